@@ -1,0 +1,368 @@
+#include "client/client.h"
+
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/synchronization/notification.h"
+#include "engine/base/status.h"
+#include "google/rpc/status.pb.h"
+#include "gradwire/v1/gradient_service.grpc.pb.h"
+#include "gradwire/v1/server_service.grpc.pb.h"
+#include "proto/codec/status_codec.h"
+#include "proto/codec/tensor_codec.h"
+
+namespace gradwire {
+
+struct Client::Connection {
+  std::string address;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<v1::GradientService::Stub> gradients;
+  std::unique_ptr<v1::ServerService::Stub> server;
+};
+
+namespace {
+
+constexpr char kDefaultAddress[] = "127.0.0.1:50051";
+
+// It holds no healthCheckConfig: that crashes gRPC 1.51 at the first call.
+constexpr char kServiceConfig[] = R"({"methodConfig": [{
+  "name": [{"service": "gradwire.v1.GradientService"}, {"service": "gradwire.v1.ServerService"}],
+  "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s",
+                  "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]})";
+
+bool IsLocal(absl::string_view address) {
+  for (absl::string_view prefix : {"127.", "localhost:", "[::1]", "unix:", "unix-abstract:"}) {
+    if (absl::StartsWith(address, prefix)) return true;
+  }
+  return false;
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // the server's limit holds, in both directions
+  arguments.SetMaxSendMessageSize(-1);
+  arguments.SetServiceConfigJSON(kServiceConfig);
+  // Otherwise DNS could supply a service config of its own.
+  arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  if (IsLocal(address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+absl::Status ToStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  google::rpc::Status details;
+  if (!status.error_details().empty() && details.ParseFromString(status.error_details()) &&
+      details.code() == static_cast<int>(status.error_code())) {
+    return codec::FromRpcStatus(details);
+  }
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+void SetDeadline(absl::Duration deadline, grpc::ClientContext* context) {
+  if (deadline > absl::Hours(24 * 365 * 100)) return;  // later times overflow the clock
+  context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(deadline));
+}
+
+void SetModel(const ModelSource& model, v1::Model* out) {
+  switch (model.form()) {
+    case ModelSource::Form::kOnnx: out->set_onnx(model.content()); break;
+    case ModelSource::Form::kText: out->set_text(model.content()); break;
+    case ModelSource::Form::kFormula: out->set_expression(model.content()); break;
+  }
+}
+
+void SetOptions(const CallOptions& options, v1::ComputeOptions* out) {
+  out->set_mode(static_cast<v1::ComputeOptions::Mode::Value>(options.mode));
+  out->set_precision(static_cast<v1::ComputeOptions::Precision::Value>(options.precision));
+  out->set_seed(options.seed);
+  out->set_check_finite(options.check_finite);
+}
+
+using WireTensors = google::protobuf::Map<std::string, v1::Tensor>;
+
+// A default-made Tensor has no type; DTYPE_UNSUPPORTED comes back from the server.
+void SetTensors(const NamedTensors& tensors, WireTensors* out) {
+  for (const auto& [name, tensor] : tensors) (*out)[name] = codec::ToProto(tensor);
+}
+
+template <typename WireMaps>
+void SetVectors(const std::vector<NamedTensors>& vectors, WireMaps* out) {
+  for (const NamedTensors& vector : vectors) SetTensors(vector, out->Add()->mutable_tensors());
+}
+
+void SetNames(const std::vector<std::string>& names,
+              google::protobuf::RepeatedPtrField<std::string>* out) {
+  out->Assign(names.begin(), names.end());
+}
+
+// A reply that does not decode is the server's fault.
+absl::StatusOr<Tensor> TensorOf(const v1::Tensor& wire, absl::string_view where) {
+  std::vector<Tensor> owned;
+  absl::StatusOr<TensorView> view = codec::ViewOf(wire, where, &owned);
+  if (!view.ok()) {
+    return absl::InternalError(absl::StrCat("the reply is malformed: ", view.status().message()));
+  }
+  if (!owned.empty()) return std::move(owned.front());
+  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Make(view->type()));
+  if (view->bytes() > 0) std::memcpy(tensor.mutable_raw(), view->raw(), view->bytes());
+  return tensor;
+}
+
+absl::Status ReadTensors(const WireTensors& wire, NamedTensors* out) {
+  for (const auto& [name, tensor] : wire) {
+    GW_ASSIGN_OR_RETURN((*out)[name], TensorOf(tensor, name));
+  }
+  return absl::OkStatus();
+}
+
+template <typename WireMaps>
+absl::Status ReadVectors(const WireMaps& wire, std::vector<NamedTensors>* out) {
+  for (const auto& map : wire) {
+    GW_RETURN_IF_ERROR(ReadTensors(map.tensors(), &out->emplace_back()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Duration DurationOf(const google::protobuf::Duration& wire) {
+  return absl::Seconds(wire.seconds()) + absl::Nanoseconds(wire.nanos());
+}
+
+CallInfo InfoOf(const v1::ComputeInfo& wire) {
+  return {.graph_digest = wire.graph_digest(),
+          .plan_digest = wire.plan_digest(),
+          .cache_hit = wire.cache_hit(),
+          .compile_time = DurationOf(wire.compile_time()),
+          .queue_time = DurationOf(wire.queue_time()),
+          .compute_time = DurationOf(wire.compute_time()),
+          .peak_bytes = wire.peak_bytes(),
+          .flops = wire.flops(),
+          .threads = wire.threads(),
+          .engine_version = wire.engine_version(),
+          .cpu_isa = wire.cpu_isa()};
+}
+
+// What all requests have in common.
+template <typename Request>
+absl::Status StartRequest(const ModelSource& model, const NamedTensors& inputs,
+                          const CallOptions& options, Request* request) {
+  GW_RETURN_IF_ERROR(model.status());
+  SetModel(model, request->mutable_model());
+  SetTensors(inputs, request->mutable_inputs());
+  SetOptions(options, request->mutable_options());
+  return absl::OkStatus();
+}
+
+template <typename Stub, typename Request, typename Response>
+absl::Status Call(Stub& stub,
+                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                  const Request& request, absl::Duration deadline, Response* response) {
+  grpc::ClientContext context;
+  SetDeadline(deadline, &context);
+  return ToStatus((stub.*method)(&context, request, response));
+}
+
+ServerCapabilities CapabilitiesOf(const v1::Capabilities& wire) {
+  ServerCapabilities out;
+  for (const v1::OpCapability& op : wire.ops()) {
+    SupportedOp& to = out.ops.emplace_back();
+    to = {.domain = op.domain(), .name = op.name(), .first_opset = op.first_opset(),
+          .last_opset = op.last_opset(), .dtypes = {}, .value = op.value(), .vjp = op.vjp(),
+          .jvp = op.jvp(), .doc = op.doc()};
+    for (int dtype : op.data_types()) to.dtypes.push_back(DTypeFromOnnx(dtype));
+  }
+  const v1::Limits& limits = wire.limits();
+  out.max_message_bytes = limits.max_message_bytes();
+  out.memory_limit_bytes = limits.memory_limit_bytes();
+  out.program_cache_bytes = limits.program_cache_bytes();
+  out.max_nodes = limits.max_nodes();
+  out.max_rank = limits.max_rank();
+  out.min_opset = limits.min_opset();
+  out.max_opset = limits.max_opset();
+  out.engine_version = wire.versions().engine();
+  out.onednn_version = wire.versions().onednn();
+  out.grpc_version = wire.versions().grpc();
+  out.protobuf_version = wire.versions().protobuf();
+  out.cpu_isa = wire.cpu_isa();
+  out.workers = wire.workers();
+  out.threads = wire.threads();
+  out.memory_only = wire.durability() == v1::MEMORY_ONLY;
+  out.self_checks = wire.self_check().checks();
+  for (const v1::DeclinedKernel& kernel : wire.self_check().declined()) {
+    out.unused_kernels.push_back({kernel.provider(), kernel.kernel(), kernel.detail()});
+  }
+  return out;
+}
+
+// grpc.health.v1's two messages have one field each, numbered 1. Written by hand because gRPC's
+// installed libraries have no public stub of them, and a second copy of that proto in a program
+// would clash with the first.
+grpc::ByteBuffer HealthRequest(absl::string_view service) {
+  std::string bytes;
+  if (!service.empty()) {
+    bytes = '\x0a';
+    uint64_t size = service.size();
+    for (; size >= 0x80; size >>= 7) bytes += static_cast<char>(size | 0x80);
+    bytes += static_cast<char>(size);
+    bytes.append(service.data(), service.size());
+  }
+  grpc::Slice slice(bytes);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+absl::StatusOr<ServingStatus> ReadHealthResponse(const grpc::ByteBuffer& response) {
+  grpc::Slice slice;
+  if (!response.DumpToSingleSlice(&slice).ok()) return absl::InternalError("no health response");
+  const uint8_t* bytes = slice.begin();
+  if (slice.size() == 0) return ServingStatus::kUnknown;
+  if (slice.size() != 2 || bytes[0] != 0x08) {
+    return absl::InternalError("the health response is malformed");
+  }
+  switch (bytes[1]) {
+    case 1: return ServingStatus::kServing;
+    case 2: return ServingStatus::kNotServing;
+    default: return ServingStatus::kUnknown;
+  }
+}
+
+}  // namespace
+
+Client::Client(std::shared_ptr<const Connection> connection) : connection_(std::move(connection)) {}
+
+Client Client::Connect(absl::string_view address) {
+  auto connection = std::make_shared<Connection>();
+  connection->address = std::string(address);
+  if (connection->address.empty()) {
+    const char* from_environment = std::getenv("GRADWIRE_SERVER");
+    connection->address = from_environment != nullptr && *from_environment != '\0'
+                              ? from_environment
+                              : kDefaultAddress;
+  }
+  connection->channel = MakeChannel(connection->address);
+  connection->gradients = v1::GradientService::NewStub(connection->channel);
+  connection->server = v1::ServerService::NewStub(connection->channel);
+  return Client(std::move(connection));
+}
+
+const std::string& Client::address() const { return connection_->address; }
+
+absl::StatusOr<EvaluateResult> Client::Evaluate(const ModelSource& model,
+                                                const NamedTensors& inputs,
+                                                const EvaluateOptions& options) const {
+  v1::EvaluateRequest request;
+  v1::EvaluateResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  SetNames(options.outputs, request.mutable_outputs());
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::Evaluate, request,
+                          options.call.deadline, &response));
+  EvaluateResult result;
+  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
+  result.info = InfoOf(response.info());
+  return result;
+}
+
+absl::StatusOr<GradientResult> Client::Gradient(const ModelSource& model,
+                                                const NamedTensors& inputs,
+                                                const GradientOptions& options) const {
+  v1::ComputeGradientRequest request;
+  v1::ComputeGradientResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  request.set_output(options.output);
+  SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeGradient,
+                          request, options.call.deadline, &response));
+  GradientResult result;
+  GW_ASSIGN_OR_RETURN(result.value, TensorOf(response.value(), "value"));
+  GW_RETURN_IF_ERROR(ReadTensors(response.gradients(), &result.gradients));
+  result.info = InfoOf(response.info());
+  return result;
+}
+
+absl::StatusOr<VjpResult> Client::Vjp(const ModelSource& model, const NamedTensors& inputs,
+                                      const std::vector<NamedTensors>& cotangents,
+                                      const VjpOptions& options) const {
+  v1::ComputeVjpRequest request;
+  v1::ComputeVjpResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  SetVectors(cotangents, request.mutable_cotangents());
+  SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeVjp, request,
+                          options.call.deadline, &response));
+  VjpResult result;
+  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
+  GW_RETURN_IF_ERROR(ReadVectors(response.gradients(), &result.gradients));
+  result.info = InfoOf(response.info());
+  return result;
+}
+
+absl::StatusOr<JvpResult> Client::Jvp(const ModelSource& model, const NamedTensors& inputs,
+                                      const std::vector<NamedTensors>& tangents,
+                                      const JvpOptions& options) const {
+  v1::ComputeJvpRequest request;
+  v1::ComputeJvpResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  SetVectors(tangents, request.mutable_tangents());
+  SetNames(options.outputs, request.mutable_outputs());
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeJvp, request,
+                          options.call.deadline, &response));
+  JvpResult result;
+  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
+  GW_RETURN_IF_ERROR(ReadVectors(response.tangents(), &result.tangents));
+  result.info = InfoOf(response.info());
+  return result;
+}
+
+absl::StatusOr<HvpResult> Client::Hvp(const ModelSource& model, const NamedTensors& inputs,
+                                      const std::vector<NamedTensors>& vectors,
+                                      const HvpOptions& options) const {
+  v1::ComputeHvpRequest request;
+  v1::ComputeHvpResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  request.set_output(options.output);
+  if (!options.cotangents.empty()) {
+    SetTensors(options.cotangents, request.mutable_cotangents()->mutable_tensors());
+  }
+  SetVectors(vectors, request.mutable_vectors());
+  SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeHvp, request,
+                          options.call.deadline, &response));
+  HvpResult result;
+  GW_ASSIGN_OR_RETURN(result.value, TensorOf(response.value(), "value"));
+  GW_RETURN_IF_ERROR(ReadTensors(response.gradients(), &result.gradients));
+  GW_RETURN_IF_ERROR(ReadVectors(response.products(), &result.products));
+  result.info = InfoOf(response.info());
+  return result;
+}
+
+absl::StatusOr<ServerCapabilities> Client::Capabilities(absl::Duration deadline) const {
+  v1::Capabilities response;
+  GW_RETURN_IF_ERROR(Call(*connection_->server, &v1::ServerService::Stub::GetCapabilities,
+                          v1::GetCapabilitiesRequest(), deadline, &response));
+  return CapabilitiesOf(response);
+}
+
+absl::StatusOr<ServingStatus> Client::Health(absl::string_view service,
+                                             absl::Duration deadline) const {
+  grpc::ClientContext context;
+  SetDeadline(deadline, &context);
+  const grpc::ByteBuffer request = HealthRequest(service);
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  absl::Notification done;
+  grpc::GenericStub(connection_->channel)
+      .UnaryCall(&context, "/grpc.health.v1.Health/Check", grpc::StubOptions(), &request, &response,
+                 [&](grpc::Status result) {
+                   status = std::move(result);
+                   done.Notify();
+                 });
+  done.WaitForNotification();
+  GW_RETURN_IF_ERROR(ToStatus(status));
+  return ReadHealthResponse(response);
+}
+
+}  // namespace gradwire

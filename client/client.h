@@ -1,0 +1,221 @@
+// File: client.h
+//
+// Client: calls a Gradwire server. Channel, retries, deadlines and the decoding of errors are hidden.
+//
+//   Client client = Client::Connect("127.0.0.1:50051");
+//   absl::StatusOr<GradientResult> r =
+//       client.Gradient(ModelSource::Formula("x^2*y + y^3"), {{"x", 2}, {"y", 3}});
+//   if (!r.ok()) return r.status();
+//   r->value.data<double>()[0];           // 39
+//   r->gradients["x"].data<double>()[0];  // 12
+//
+// Models: a formula or text (model_source.h), an Expression or ModelBuilder (model_builder.h), a file
+// (load_model.h). Tensors: named_tensors.h. What each call means, the shapes of its results and its
+// cost: gradient_service.proto.
+//
+// Errors: the server's code and message; ReasonNameOf(status) is its reason ("SHAPE_MISMATCH") and
+// ViolationsOf(status) the offending nodes and fields. Besides:
+//   UNAVAILABLE         no server there, or it is shutting down; tried up to 4 times within a second
+//                       or so (never after any part of an answer has arrived)
+//   DEADLINE_EXCEEDED   CallOptions.deadline passed; the server stops computing as well
+// Nothing else is retried.
+//
+// Thread-safety: all methods may be called from any thread. Copies share one connection.
+#ifndef GRADWIRE_CLIENT_CLIENT_H_
+#define GRADWIRE_CLIENT_CLIENT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "client/model_builder.h"
+#include "client/model_source.h"
+#include "client/named_tensors.h"
+
+namespace gradwire {
+
+// How to compute; every call takes it. The fields are those of ComputeOptions in model.proto.
+struct CallOptions {
+  enum class Mode { kAsGraph, kTrain, kEval };
+  enum class Precision { kAsGraph, kFloat, kDouble };
+
+  Mode mode = Mode::kAsGraph;
+  Precision precision = Precision::kAsGraph;
+  uint64_t seed = 0;
+  bool check_finite = false;
+  // How long the call may take, all tries together. absl::InfiniteDuration() waits for ever.
+  absl::Duration deadline = absl::Seconds(60);
+};
+
+struct EvaluateOptions {
+  std::vector<std::string> outputs;  // default: all outputs of the model
+  CallOptions call;
+};
+
+struct GradientOptions {
+  std::string output;            // the scalar f; default: the only output
+  std::vector<std::string> wrt;  // default: the floating initialisers, else the floating inputs
+  CallOptions call;
+};
+
+struct VjpOptions {
+  std::vector<std::string> wrt;  // as in GradientOptions
+  CallOptions call;
+};
+
+struct JvpOptions {
+  std::vector<std::string> outputs;  // default: all outputs of the model
+  CallOptions call;
+};
+
+struct HvpOptions {
+  std::string output;       // as in GradientOptions
+  NamedTensors cotangents;  // instead of `output`: the scalar is the sum of <cotangents[o], o>
+  std::vector<std::string> wrt;
+  CallOptions call;
+};
+
+// How a result was computed: enough to repeat it. As ComputeInfo in model.proto.
+struct CallInfo {
+  std::string graph_digest;
+  std::string plan_digest;
+  bool cache_hit = false;
+  absl::Duration compile_time;
+  absl::Duration queue_time;
+  absl::Duration compute_time;
+  int64_t peak_bytes = 0;
+  int64_t flops = 0;
+  int threads = 0;
+  std::string engine_version;
+  std::string cpu_isa;
+};
+
+struct EvaluateResult {
+  NamedTensors outputs;
+  CallInfo info;
+};
+
+struct GradientResult {
+  Tensor value;            // f
+  NamedTensors gradients;  // df/dw by name of w
+  CallInfo info;
+};
+
+struct VjpResult {
+  NamedTensors outputs;
+  std::vector<NamedTensors> gradients;  // one per cotangent vector
+  CallInfo info;
+};
+
+struct JvpResult {
+  NamedTensors outputs;
+  std::vector<NamedTensors> tangents;  // one per tangent vector
+  CallInfo info;
+};
+
+struct HvpResult {
+  Tensor value;
+  NamedTensors gradients;
+  std::vector<NamedTensors> products;  // one per vector
+  CallInfo info;
+};
+
+// An op that models may use; as OpCapability in server_service.proto.
+struct SupportedOp {
+  std::string domain;
+  std::string name;
+  int first_opset = 0;
+  int last_opset = 0;
+  std::vector<DType> dtypes;
+  bool value = false;
+  bool vjp = false;
+  bool jvp = false;
+  std::string doc;
+};
+
+// A kernel that failed the server's self-check, so that another one takes its nodes.
+struct UnusedKernel {
+  std::string provider;
+  std::string kernel;
+  std::string detail;
+};
+
+// What a server can do; as Capabilities in server_service.proto.
+struct ServerCapabilities {
+  std::vector<SupportedOp> ops;
+
+  int64_t max_message_bytes = 0;
+  int64_t memory_limit_bytes = 0;
+  int64_t program_cache_bytes = 0;
+  int64_t max_nodes = 0;
+  int max_rank = 0;
+  int min_opset = 0;
+  int max_opset = 0;
+
+  std::string engine_version;
+  std::string onednn_version;
+  std::string grpc_version;
+  std::string protobuf_version;
+
+  std::string cpu_isa;
+  int workers = 0;
+  int threads = 0;
+  bool memory_only = false;
+
+  int self_checks = 0;
+  std::vector<UnusedKernel> unused_kernels;
+};
+
+enum class ServingStatus { kUnknown, kServing, kNotServing };
+
+class Client {
+ public:
+  // A client of the server at `address`: HOST:PORT, or unix:PATH. Empty: the address in the
+  // environment variable GRADWIRE_SERVER, else 127.0.0.1:50051. It does no I/O: the first call
+  // connects, and a lost connection is made again by the next call.
+  static Client Connect(absl::string_view address = "");
+
+  const std::string& address() const;
+
+  // y = f(x).
+  absl::StatusOr<EvaluateResult> Evaluate(const ModelSource& model, const NamedTensors& inputs,
+                                          const EvaluateOptions& options = {}) const;
+  // A scalar and its gradient.
+  absl::StatusOr<GradientResult> Gradient(const ModelSource& model, const NamedTensors& inputs,
+                                          const GradientOptions& options = {}) const;
+  // K vector-Jacobian products (reverse mode). Each cotangent holds tensors by name of an output.
+  absl::StatusOr<VjpResult> Vjp(const ModelSource& model, const NamedTensors& inputs,
+                                const std::vector<NamedTensors>& cotangents,
+                                const VjpOptions& options = {}) const;
+  // K Jacobian-vector products (forward mode). Each tangent holds tensors by name of an input or
+  // initialiser.
+  absl::StatusOr<JvpResult> Jvp(const ModelSource& model, const NamedTensors& inputs,
+                                const std::vector<NamedTensors>& tangents,
+                                const JvpOptions& options = {}) const;
+  // A scalar, its gradient and K Hessian-vector products. Each vector holds tensors by name of a w.
+  absl::StatusOr<HvpResult> Hvp(const ModelSource& model, const NamedTensors& inputs,
+                                const std::vector<NamedTensors>& vectors,
+                                const HvpOptions& options = {}) const;
+
+  absl::StatusOr<ServerCapabilities> Capabilities(
+      absl::Duration deadline = absl::Seconds(10)) const;
+
+  // grpc.health.v1 Check of one service, or with "" of the whole server. Never retried.
+  // Errors: NOT_FOUND for a service that the server does not have.
+  absl::StatusOr<ServingStatus> Health(absl::string_view service = "",
+                                       absl::Duration deadline = absl::Seconds(10)) const;
+
+ private:
+  struct Connection;
+  explicit Client(std::shared_ptr<const Connection> connection);
+
+  std::shared_ptr<const Connection> connection_;
+};
+
+}  // namespace gradwire
+
+#endif  // GRADWIRE_CLIENT_CLIENT_H_

@@ -1,0 +1,232 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/exec/self_check.h"
+#include "engine/kernels/matmul.h"
+#include "engine/lru_cache.h"
+#include "engine/onednn/provider.h"
+#include "engine/onnx/formula.h"
+#include "engine/onnx/import.h"
+#include "engine/onnx/onnx_text.h"
+
+namespace gradwire {
+namespace {
+
+constexpr char kVersion[] = "0.1.0";
+
+int64_t FootprintOf(const Model& model) {
+  int64_t bytes = 4096;
+  for (const ModelInitializer& init : model.initializers) bytes += init.data.bytes() + 256;
+  return bytes + static_cast<int64_t>(model.nodes.size() * 512 + model.value_names.size() * 128);
+}
+
+absl::string_view Bytes(const TensorView& view) {
+  return {static_cast<const char*>(view.raw()), static_cast<size_t>(view.bytes())};
+}
+
+// Inputs in a fixed order: a map has none.
+std::vector<const NamedViews::value_type*> Sorted(const NamedViews& inputs) {
+  std::vector<const NamedViews::value_type*> out;
+  for (const auto& entry : inputs) out.push_back(&entry);
+  std::sort(out.begin(), out.end(), [](auto* a, auto* b) { return a->first < b->first; });
+  return out;
+}
+
+// Of everything that decides the Program but the values of frozen inputs.
+Digest CallKey(const LoadedModel& model, const Computation& c, const NamedViews& inputs) {
+  DigestBuilder d;
+  d.Add(model.digest).Add(c.kind).Add(c.hvp_of_cotangents);
+  d.Add(static_cast<int64_t>(c.mode)).Add(static_cast<int64_t>(c.precision));
+  for (const auto* names : {&c.outputs, &c.wrt}) {
+    d.Add(static_cast<int64_t>(names->size()));
+    for (const std::string& name : *names) d.Add(name);
+  }
+  for (const auto* entry : Sorted(inputs)) {
+    d.Add(entry->first).Add(static_cast<int64_t>(entry->second.dtype()));
+    d.Add(entry->second.shape().rank());
+    for (int64_t e : entry->second.shape().dims()) d.Add(e);
+  }
+  return d.Finish();
+}
+
+struct FrozenValue {
+  std::string name;
+  Digest digest;
+};
+
+// What one call key has led to, for each set of frozen values seen.
+struct Variant {
+  std::vector<FrozenValue> frozen;
+  Prepared prepared;
+};
+using Variants = std::vector<Variant>;
+constexpr size_t kMaxVariants = 16;
+
+bool Holds(const Variant& variant, const NamedViews& inputs) {
+  return std::all_of(variant.frozen.begin(), variant.frozen.end(), [&](const FrozenValue& f) {
+    auto it = inputs.find(f.name);
+    // Frozen initialisers that the call does not replace are part of the model's digest.
+    return it != inputs.end() && DigestOf(Bytes(it->second)) == f.digest;
+  });
+}
+
+absl::StatusOr<std::string> OnlyOutput(const Model& model, const std::vector<std::string>& asked) {
+  if (asked.size() == 1) return asked[0];
+  if (asked.empty() && model.outputs.size() == 1) {
+    return model.value_names[static_cast<size_t>(model.outputs[0])];
+  }
+  return Error(Reason::kUnknownOutput,
+               absl::StrCat("output: the model has ", model.outputs.size(),
+                            " outputs; say which one is to be differentiated"));
+}
+
+absl::StatusOr<Graph> Derive(const Graph& graph, const Computation& c,
+                             const std::vector<std::string>& outputs,
+                             const std::vector<std::string>& wrt) {
+  switch (c.kind) {
+    case Computation::kValue: return graph;
+    case Computation::kGradient: return Gradient(graph, outputs[0], wrt);
+    case Computation::kVjp: return Vjp(graph, wrt);
+    case Computation::kJvp: return Jvp(graph, wrt);
+    case Computation::kHvp: return Hvp(graph, c.hvp_of_cotangents ? "" : outputs[0], wrt);
+  }
+  return absl::InternalError("unknown kind of computation");
+}
+
+}  // namespace
+
+struct Engine::State {
+  CompileOptions compile;
+  SelfCheckReport report;
+  LruCache<Digest, std::shared_ptr<const LoadedModel>> models;
+  LruCache<Digest, std::shared_ptr<const Variants>> calls;
+  LruCache<Digest, std::shared_ptr<const Program>> programs;
+  absl::Mutex mutex;  // of the read-modify-write of `calls`
+
+  explicit State(int64_t cache_bytes)
+      : models(cache_bytes / 2), calls(cache_bytes / 8), programs(cache_bytes / 2) {}
+
+  absl::StatusOr<std::shared_ptr<const Program>> CompileOnce(const Graph& graph) {
+    if (auto known = programs.Find(graph.digest())) return *known;
+    GW_ASSIGN_OR_RETURN(std::shared_ptr<const Program> program, Compile(graph, compile));
+    programs.Insert(graph.digest(), program, program->footprint_bytes());
+    return program;
+  }
+
+  void Remember(const Digest& key, Variant variant) {
+    absl::MutexLock lock(&mutex);
+    auto variants = std::make_shared<Variants>();
+    if (auto known = calls.Find(key)) *variants = **known;
+    if (variants->size() >= kMaxVariants) variants->erase(variants->begin());
+    variants->push_back(std::move(variant));
+    int64_t bytes = 256;
+    for (const Variant& v : *variants) {
+      bytes += 1024 + 64 * static_cast<int64_t>(v.prepared.wrt.size() + v.frozen.size());
+    }
+    calls.Insert(key, std::move(variants), bytes);
+  }
+};
+
+Engine::Engine(const EngineOptions& options)
+    : options_(options), state_(std::make_unique<State>(options.cache_bytes)) {
+  std::vector<std::shared_ptr<const KernelProvider>> providers = {MakeOneDnnProvider(),
+                                                                  MakeOwnProvider()};
+  CheckedProviders checked = CheckProviders(std::move(providers), options.threads,
+                                            options.self_check == EngineOptions::SelfCheck::kNever);
+  state_->compile.threads = options.threads;
+  state_->compile.providers = std::move(checked.providers);
+  state_->report = {checked.checks, std::move(checked.declined)};
+}
+
+Engine::~Engine() = default;
+
+const SelfCheckReport& Engine::self_check() const { return state_->report; }
+std::string Engine::onednn_version() const { return OneDnnVersion(); }
+std::string Engine::isa() const { return OneDnnIsa(); }
+absl::string_view Engine::version() { return kVersion; }
+
+absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::LoadModel(ModelFormat format,
+                                                                     absl::string_view bytes,
+                                                                     const NamedViews& inputs) {
+  DigestBuilder d;
+  d.Add(static_cast<int64_t>(format)).Add(DigestOf(bytes));
+  FormulaTypes types;
+  if (format == ModelFormat::kFormula) {
+    for (const auto* entry : Sorted(inputs)) {
+      types.inputs[entry->first] = entry->second.dtype();
+      d.Add(entry->first).Add(static_cast<int64_t>(entry->second.dtype()));
+    }
+  }
+  const Digest digest = d.Finish();
+  if (auto known = state_->models.Find(digest)) return *known;
+  absl::StatusOr<onnx::ModelProto> proto =
+      format == ModelFormat::kOnnx   ? ParseOnnx(bytes)
+      : format == ModelFormat::kText ? ParseOnnxText(bytes, options_.max_nodes)
+                                     : ParseFormula(bytes, types, options_.max_nodes);
+  GW_RETURN_IF_ERROR(proto.status());
+  GW_ASSIGN_OR_RETURN(Model model, ImportModel(*proto, AllOps(), {options_.max_nodes}));
+  auto loaded = std::make_shared<LoadedModel>();
+  loaded->digest = digest;
+  const int64_t footprint = FootprintOf(model);
+  loaded->model = std::make_shared<const Model>(std::move(model));
+  state_->models.Insert(digest, loaded, footprint);
+  return loaded;
+}
+
+absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Computation& computation,
+                                         const NamedViews& inputs) {
+  const Digest key = CallKey(loaded, computation, inputs);
+  if (auto variants = state_->calls.Find(key)) {
+    for (const Variant& variant : **variants) {
+      if (!Holds(variant, inputs)) continue;
+      Prepared prepared = variant.prepared;
+      prepared.cache_hit = true;
+      prepared.compile_time = absl::ZeroDuration();
+      return prepared;
+    }
+  }
+  const absl::Time start = absl::Now();
+  const Model& model = *loaded.model;
+  Variant variant;
+  Prepared& prepared = variant.prepared;
+  prepared.outputs = computation.outputs;
+  if (computation.kind == Computation::kGradient ||
+      (computation.kind == Computation::kHvp && !computation.hvp_of_cotangents)) {
+    GW_ASSIGN_OR_RETURN(std::string output, OnlyOutput(model, computation.outputs));
+    prepared.outputs = {std::move(output)};
+  }
+  if (prepared.outputs.empty()) {
+    for (ModelValue v : model.outputs) {
+      prepared.outputs.push_back(model.value_names[static_cast<size_t>(v)]);
+    }
+  }
+  prepared.wrt = computation.wrt;
+  if (prepared.wrt.empty() && computation.kind != Computation::kValue &&
+      computation.kind != Computation::kJvp) {
+    prepared.wrt = DefaultWrt(model, inputs);
+  }
+  SpecializeRequest request;
+  request.inputs = &inputs;
+  request.outputs = prepared.outputs;
+  request.marks = prepared.wrt;
+  request.mode = computation.mode;
+  request.precision = computation.precision;
+  GW_ASSIGN_OR_RETURN(Specialized specialized, Specialize(model, request));
+  GW_ASSIGN_OR_RETURN(const Graph derived,
+                      Derive(specialized.graph, computation, prepared.outputs, prepared.wrt));
+  prepared.graph_digest = derived.digest();
+  GW_ASSIGN_OR_RETURN(prepared.program, state_->CompileOnce(derived));
+  for (const std::string& name : specialized.frozen) {
+    auto it = inputs.find(name);
+    if (it != inputs.end()) variant.frozen.push_back({name, DigestOf(Bytes(it->second))});
+  }
+  Prepared result = prepared;
+  state_->Remember(key, std::move(variant));
+  result.compile_time = absl::Now() - start;
+  return result;
+}
+
+}  // namespace gradwire

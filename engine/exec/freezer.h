@@ -1,0 +1,46 @@
+// File: freezer.h
+//
+// Freezer: evaluates values of a graph under construction, with reference kernels, on the data of one
+// call: shapes, axes, branches. Remembers what it evaluated and which inputs it looked at.
+// Bounded in nodes and bytes; errors are DATA_DEPENDENT_SHAPE (the value depends on the floating
+// data of a call) and MEMORY_LIMIT. Not thread-safe.
+#ifndef GRADWIRE_ENGINE_EXEC_FREEZER_H_
+#define GRADWIRE_ENGINE_EXEC_FREEZER_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "engine/graph/builder.h"
+
+namespace gradwire {
+
+class Freezer {
+ public:
+  explicit Freezer(const GraphBuilder& builder) : builder_(builder) {}
+
+  // `value` is input `name`, and has this data. The data of a view must outlive the Freezer.
+  void Bind(ValueId value, absl::string_view name, TensorView data, Stage stage);
+  absl::StatusOr<Tensor> Value(ValueId value);
+  // Names of inputs whose data decided something, sorted.
+  std::vector<std::string> used() const;
+
+ private:
+  struct Bound {
+    std::string name;
+    TensorView data;
+    Stage stage;
+    bool used = false;
+  };
+  absl::Status EvaluateNode(const Node& node);
+  absl::StatusOr<Tensor> InputValue(ValueId value);
+
+  const GraphBuilder& builder_;
+  absl::flat_hash_map<ValueId, Bound> inputs_;
+  absl::flat_hash_map<ValueId, Tensor> known_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace gradwire
+
+#endif  // GRADWIRE_ENGINE_EXEC_FREEZER_H_

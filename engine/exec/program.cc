@@ -1,0 +1,124 @@
+#include "engine/exec/program.h"
+
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#include "engine/exec/plan.h"
+
+namespace gradwire {
+namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+// Index of the first element that is not finite, -1 where all are.
+template <typename T>
+int64_t FirstNonFinite(const T* data, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (!std::isfinite(data[i])) return i;
+  }
+  return -1;
+}
+
+absl::Status CheckFinite(absl::string_view what, const TensorType& type, const void* data) {
+  int64_t at = -1;
+  const int64_t n = type.shape.num_elements();
+  if (type.dtype == DType::kFloat) at = FirstNonFinite(static_cast<const float*>(data), n);
+  if (type.dtype == DType::kDouble) at = FirstNonFinite(static_cast<const double*>(data), n);
+  if (at < 0) return absl::OkStatus();
+  return Error(Reason::kNonFiniteValue,
+               absl::StrCat("\"", what, "\" ", type.ToString(), " holds ",
+                            ElementAsDouble(TensorView(type, data), at), " at element ", at));
+}
+
+}  // namespace
+
+Arena::~Arena() { std::free(data_); }
+
+void* Arena::Reserve(int64_t bytes) {
+  if (bytes <= bytes_) return data_;
+  if (bytes > INT64_MAX - kHugePage) return nullptr;
+  std::free(data_);
+  data_ = nullptr;
+  bytes_ = 0;
+  // Small arenas are ordinary memory; a huge page each would be waste.
+  const int64_t align = bytes >= kHugePage / 2 ? kHugePage : 4096;
+  const int64_t size = (bytes + align - 1) / align * align;
+  data_ = std::aligned_alloc(static_cast<size_t>(align), static_cast<size_t>(size));
+  if (data_ == nullptr) return nullptr;
+  if (align == kHugePage) madvise(data_, static_cast<size_t>(size), MADV_HUGEPAGE);
+  bytes_ = size;
+  return data_;
+}
+
+Program::Program(std::unique_ptr<const Plan> plan) : plan_(std::move(plan)) {}
+Program::~Program() = default;
+
+const Signature& Program::signature() const { return plan_->signature; }
+const Cost& Program::cost() const { return plan_->cost; }
+const Digest& Program::plan_digest() const { return plan_->digest; }
+int Program::threads() const { return plan_->threads; }
+int64_t Program::footprint_bytes() const { return plan_->footprint_bytes; }
+
+std::string Program::Describe() const {
+  std::string out;
+  for (size_t i = 0; i < plan_->steps.size(); ++i) {
+    absl::StrAppend(&out, i, ": ", plan_->steps[i].kernel->Describe(), "\n");
+  }
+  return out;
+}
+
+absl::Status Program::Run(const Bindings& bindings, RunContext& context, Stage from) const {
+  const Plan& plan = *plan_;
+  char* const arena = static_cast<char*>(context.arena->Reserve(plan.cost.arena_bytes));
+  if (arena == nullptr) {
+    return Error(Reason::kMemoryLimit,
+                 absl::StrCat("cannot get ", plan.cost.arena_bytes, " bytes of working memory"));
+  }
+  auto resolve = [&](const Plan::Slot& slot) -> char* {
+    switch (slot.where) {
+      case Place::kArena: return arena + slot.offset;
+      case Place::kInput:
+        return const_cast<char*>(
+                   static_cast<const char*>(bindings.inputs[static_cast<size_t>(slot.index)])) +
+               slot.offset;
+      case Place::kOutput:
+        return static_cast<char*>(bindings.outputs[static_cast<size_t>(slot.index)]) + slot.offset;
+      case Place::kConstant:
+        return const_cast<char*>(static_cast<const char*>(
+                   plan.constants[static_cast<size_t>(slot.index)].raw())) + slot.offset;
+      case Place::kNowhere: break;
+    }
+    return nullptr;
+  };
+  void** const pointers = reinterpret_cast<void**>(arena + plan.pointers_offset);
+  for (const Plan::Step& step : plan.steps) {
+    if (step.stage < from) continue;
+    if (context.cancel != nullptr) GW_RETURN_IF_ERROR(context.cancel->Poll());
+    const Plan::Slot* slots = plan.slots.data() + step.first_slot;
+    for (int32_t k = 0; k < step.num_in + step.num_out; ++k) pointers[k] = resolve(slots[k]);
+    GW_RETURN_IF_ERROR(step.kernel->Run(pointers, pointers + step.num_in,
+                                        arena + step.scratch_offset, plan.threads));
+  }
+  if (context.check_finite) {
+    for (size_t i = 0; i < plan.signature.outputs.size(); ++i) {
+      const SignatureEntry& e = plan.signature.outputs[i];
+      GW_RETURN_IF_ERROR(CheckFinite(e.name, e.type, bindings.outputs[i]));
+    }
+    for (const Plan::Commit& commit : plan.commits) {
+      const SignatureEntry& e = plan.signature.inputs[static_cast<size_t>(commit.input)];
+      GW_RETURN_IF_ERROR(CheckFinite(e.name, e.type, resolve(commit.from)));
+    }
+  }
+  if (context.cancel != nullptr) GW_RETURN_IF_ERROR(context.cancel->Poll());
+  // The tail: from here on nothing can fail and nothing interrupts.
+  for (const Plan::Commit& commit : plan.commits) {
+    std::memmove(const_cast<void*>(bindings.inputs[static_cast<size_t>(commit.input)]),
+                 resolve(commit.from), static_cast<size_t>(commit.bytes));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace gradwire

@@ -1,0 +1,65 @@
+// File: model.h
+//
+// Model: what the user sent, decoded and checked for structure (names resolve, no cycles), but with
+// symbolic dimensions and ONNX's own ops. engine/onnx makes Models; Specialize turns one into a Graph
+// for the types of a call. Immutable, hence safe to share between threads.
+#ifndef GRADWIRE_ENGINE_GRAPH_MODEL_H_
+#define GRADWIRE_ENGINE_GRAPH_MODEL_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "engine/graph/graph.h"
+
+namespace gradwire {
+
+// Index into Model::value_names.
+using ModelValue = int32_t;
+
+struct ModelDim {
+  int64_t extent = -1;  // -1: symbolic or unknown
+  std::string symbol;   // equal symbols have equal extents in one call; "" is unknown
+};
+
+struct ModelInput {
+  ModelValue value;
+  DType dtype = DType::kUndefined;          // undefined: whatever the call sends (formulas)
+  std::optional<std::vector<ModelDim>> dims;  // nullopt: rank unknown
+};
+
+struct ModelInitializer {
+  ModelValue value;
+  Tensor data;
+};
+
+struct ModelNode {
+  const OpDef* op;
+  const OnnxBinding* binding;
+  Attrs attrs;                       // as in the file
+  std::vector<ModelValue> inputs;    // -1: left out
+  std::vector<ModelValue> outputs;   // -1: left out
+  int opset;
+};
+
+class Model {
+ public:
+  std::vector<std::string> value_names;
+  absl::flat_hash_map<std::string, ModelValue> value_by_name;
+  std::vector<ModelInput> inputs;  // without those that are initialisers
+  std::vector<ModelInitializer> initializers;
+  std::vector<ModelValue> outputs;
+  std::vector<ModelNode> nodes;    // topological order
+  Origins origins;                 // labels of `nodes`
+
+  // -1 where there is no such value.
+  ModelValue FindValue(absl::string_view name) const {
+    auto it = value_by_name.find(name);
+    return it == value_by_name.end() ? -1 : it->second;
+  }
+};
+
+}  // namespace gradwire
+
+#endif  // GRADWIRE_ENGINE_GRAPH_MODEL_H_

@@ -1,0 +1,80 @@
+// File: node_import.h
+//
+// NodeImport: what an `import` function of a row sees of one ONNX node, while Specialize walks the
+// model. It builds core ops through `b` and returns the node's outputs.
+//
+//   .import = [](NodeImport& n) -> std::vector<ValueId> {
+//     std::optional<std::vector<int64_t>> dims = n.FrozenInts(1);   // the "shape" input
+//     if (!dims) return {};
+//     return {Reshape(n.b, n.in(0), *dims)};
+//   }
+//
+// Errors go to n.Fail(); the importer adds 'node 7 "fc1" (Reshape): '. Returning {} after a failure
+// is enough.
+#ifndef GRADWIRE_ENGINE_GRAPH_NODE_IMPORT_H_
+#define GRADWIRE_ENGINE_GRAPH_NODE_IMPORT_H_
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "engine/graph/builder.h"
+
+namespace gradwire {
+
+// TRAIN and EVAL override what an export baked in (Dropout); AS_GRAPH keeps it.
+enum class Mode { kAsGraph, kTrain, kEval };
+
+inline constexpr char kSeedInput[] = "gradwire.seed";
+
+class NodeImport {
+ public:
+  // Evaluates a value on the call's data; see Specialize. Returns an error where it depends on
+  // floating data, or the bounds are passed.
+  using Freeze = std::function<absl::StatusOr<Tensor>(ValueId)>;
+
+  NodeImport(GraphBuilder& builder, const Attrs& node_attrs, absl::Span<const ValueId> inputs,
+             int outputs, int node_opset, Mode call_mode, Freeze freeze, int64_t stream_index)
+      : b(builder), attrs(node_attrs), num_outputs(outputs), opset(node_opset), mode(call_mode),
+        stream(stream_index), in_(inputs), freeze_(std::move(freeze)) {}
+
+  GraphBuilder& b;
+  const Attrs& attrs;       // as in the file: defaults are the import function's business
+  const int num_outputs;    // of the node, trailing ones that are left out not counted
+  const int opset;
+  const Mode mode;
+  const int64_t stream;     // distinct for each node of the model: names its random stream
+
+  int num_inputs() const { return static_cast<int>(in_.size()); }
+  // kNoValue where the input is left out.
+  ValueId in(int i) const { return i < num_inputs() ? in_[static_cast<size_t>(i)] : kNoValue; }
+  bool has(int i) const { return in(i) != kNoValue; }
+  absl::Span<const ValueId> inputs() const { return in_; }
+  const TensorType& type(int i) const { return b.type(in(i)); }
+
+  // The value of an input that decides a shape, an axis or a branch (integer or boolean).
+  // nullopt after Fail(). Absent inputs are nullopt without a failure.
+  std::optional<Tensor> Frozen(int i);
+  std::optional<std::vector<int64_t>> FrozenInts(int i);
+  // `name` as an attribute, or else input i, frozen (axes moved from one to the other over opsets).
+  std::optional<std::vector<int64_t>> IntsFromAttrOrInput(absl::string_view name, int i);
+
+  // Axis normalised into [0, rank); fails where it is outside.
+  int Axis(int64_t axis, int rank);
+  // All of them, distinct, sorted; `axes` empty means all of them.
+  std::vector<int64_t> Axes(const std::vector<int64_t>& axes, int rank);
+
+  // The INT64[2] value {seed, step} that keys every random op: an input of the graph named
+  // kSeedInput, made at its first use.
+  ValueId Seed();
+
+  void Fail(Reason reason, absl::string_view what) { b.Fail(Error(reason, what)); }
+
+ private:
+  absl::Span<const ValueId> in_;
+  Freeze freeze_;
+};
+
+}  // namespace gradwire
+
+#endif  // GRADWIRE_ENGINE_GRAPH_NODE_IMPORT_H_

@@ -1,0 +1,34 @@
+// File: import.h
+//
+// ONNX -> Model: the decoder of everything a user may send. Structure is checked here (names
+// resolve, no duplicates, no cycle, tensors hold what they claim); types and shapes are
+// Specialize's business. Local functions are inlined, with bounds; nodes may stand in any order.
+//
+//   GW_ASSIGN_OR_RETURN(onnx::ModelProto proto, ParseOnnx(bytes));
+//   GW_ASSIGN_OR_RETURN(Model model, ImportModel(proto, AllOps(), {}));
+//
+// Errors name every offending node at once: INVALID_MODEL, UNSUPPORTED_OP, UNSUPPORTED_OPSET,
+// DTYPE_UNSUPPORTED, GRAPH_TOO_LARGE. Cost: linear in the model's bytes; no recursion on its depth.
+#ifndef GRADWIRE_ENGINE_ONNX_IMPORT_H_
+#define GRADWIRE_ENGINE_ONNX_IMPORT_H_
+
+#include "engine/graph/model.h"
+#include "onnx/onnx.pb.h"
+
+namespace gradwire {
+
+inline constexpr int kMinOpset = 6;
+inline constexpr int kMaxOpset = 23;
+
+struct ImportLimits {
+  int64_t max_nodes = 200'000;  // after inlining
+};
+
+absl::StatusOr<onnx::ModelProto> ParseOnnx(absl::string_view bytes);
+
+absl::StatusOr<Model> ImportModel(const onnx::ModelProto& proto, const OpRegistry& ops,
+                                  const ImportLimits& limits);
+
+}  // namespace gradwire
+
+#endif  // GRADWIRE_ENGINE_ONNX_IMPORT_H_

@@ -1,0 +1,17 @@
+#include "engine/ops/all_ops.h"
+
+namespace gradwire {
+
+const OpRegistry& AllOps() {
+  static const OpRegistry* const registry = [] {
+    std::vector<const OpDef*> rows;
+    for (auto* family : {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps,
+                         LinalgOps, ShapeOps, IndexingOps, RandomOps}) {
+      for (const OpDef* row : family()) rows.push_back(row);
+    }
+    return new OpRegistry(std::move(rows));
+  }();
+  return *registry;
+}
+
+}  // namespace gradwire

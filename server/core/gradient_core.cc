@@ -1,0 +1,176 @@
+#include "server/core/gradient_core.h"
+
+#include <algorithm>
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "server/core/pipeline.h"
+
+namespace gradwire::server {
+namespace {
+
+// A call of a quick kind that took longer than this all the same goes to a worker the next time.
+constexpr absl::Duration kNoLongerQuick = absl::Milliseconds(2);
+
+// The names, each once, in order: a reply has one entry a name.
+std::vector<std::string> Unique(const google::protobuf::RepeatedPtrField<std::string>& names) {
+  std::vector<std::string> out(names.begin(), names.end());
+  if (out.size() < 2) return out;
+  absl::flat_hash_set<std::string> seen;
+  const auto repeated = [&seen](const std::string& name) { return !seen.insert(name).second; };
+  out.erase(std::remove_if(out.begin(), out.end(), repeated), out.end());
+  return out;
+}
+
+std::vector<std::string> NameOrDefault(const std::string& name) {
+  return name.empty() ? std::vector<std::string>{} : std::vector<std::string>{name};
+}
+
+// Tangents belong to inputs and initialisers; other names are known to the model too, but a tangent
+// there would contradict the value that the graph computes.
+absl::Status CheckTangentNames(const Pipeline& p, const std::vector<std::string>& names) {
+  const Model& model = p.model();
+  absl::flat_hash_set<ModelValue> known;
+  for (const ModelInput& input : model.inputs) known.insert(input.value);
+  for (const ModelInitializer& init : model.initializers) known.insert(init.value);
+  std::vector<std::string> good;
+  for (const std::string& name : names) {
+    if (known.contains(model.FindValue(name))) good.push_back(name);
+  }
+  return p.CheckVectorNames(good, Reason::kUnknownInput);
+}
+
+template <typename Repeated>
+void AddEmpty(int count, Repeated* to) {
+  to->Reserve(count);
+  for (int k = 0; k < count; ++k) to->Add();
+}
+
+}  // namespace
+
+template <typename Request, typename Fn>
+absl::Status GradientCore::Compute(const Request& request, Call& call, const Fn& fn) {
+  try {
+    const absl::Time start = absl::Now();
+    Pipeline pipeline(engine_, options_.max_message_bytes, call, PartsOf(request));
+    GW_RETURN_IF_ERROR(fn(pipeline));
+    if (call.quick_key != 0) {
+      const bool slow_here = call.gate == nullptr && absl::Now() - start > kNoLongerQuick;
+      if (pipeline.quick() && !slow_here) {
+        quick_calls_.Add(call.quick_key);
+      } else {
+        quick_calls_.Remove(call.quick_key);
+      }
+    }
+    return absl::OkStatus();
+  } catch (const std::bad_alloc&) {
+    return Error(Reason::kMemoryLimit, "the system has no more memory");
+  } catch (const std::exception& e) {
+    return absl::InternalError(absl::StrCat("unexpected: ", e.what()));
+  }
+}
+
+absl::Status GradientCore::Evaluate(const v1::EvaluateRequest& request,
+                                    v1::EvaluateResponse* response, Call& call) {
+  return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    GW_RETURN_IF_ERROR(p.Load());
+    GW_RETURN_IF_ERROR(p.Prepare(
+        {.kind = Computation::kValue, .outputs = Unique(request.outputs()), .wrt = {}}));
+    return p.Run([&](Role, const std::string& name,
+                     int) { return &(*response->mutable_outputs())[name]; },
+                 response->mutable_info());
+  });
+}
+
+absl::Status GradientCore::ComputeGradient(const v1::ComputeGradientRequest& request,
+                                           v1::ComputeGradientResponse* response, Call& call) {
+  return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    GW_RETURN_IF_ERROR(p.Load());
+    GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kGradient,
+                                  .outputs = NameOrDefault(request.output()),
+                                  .wrt = Unique(request.wrt())}));
+    return p.Run(
+        [&](Role role, const std::string& name, int) {
+          return role == Role::kGradient ? &(*response->mutable_gradients())[name]
+                                         : response->mutable_value();
+        },
+        response->mutable_info());
+  });
+}
+
+absl::Status GradientCore::ComputeVjp(const v1::ComputeVjpRequest& request,
+                                      v1::ComputeVjpResponse* response, Call& call) {
+  return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    p.AddVectors("cotangents", request.cotangents());
+    GW_RETURN_IF_ERROR(p.Load());
+    GW_RETURN_IF_ERROR(p.Prepare(
+        {.kind = Computation::kVjp, .outputs = {}, .wrt = Unique(request.wrt())}));
+    GW_RETURN_IF_ERROR(p.CheckVectorNames(p.prepared().outputs, Reason::kUnknownOutput));
+    AddEmpty(request.cotangents_size(), response->mutable_gradients());
+    return p.Run(
+        [&](Role role, const std::string& name, int k) {
+          return role == Role::kGradient
+                     ? &(*response->mutable_gradients(k)->mutable_tensors())[name]
+                     : &(*response->mutable_outputs())[name];
+        },
+        response->mutable_info());
+  });
+}
+
+absl::Status GradientCore::ComputeJvp(const v1::ComputeJvpRequest& request,
+                                      v1::ComputeJvpResponse* response, Call& call) {
+  return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    p.AddVectors("tangents", request.tangents());
+    GW_RETURN_IF_ERROR(p.Load());
+    const std::vector<std::string> names = p.NamesOfVectors();
+    GW_RETURN_IF_ERROR(CheckTangentNames(p, names));
+    GW_RETURN_IF_ERROR(p.Prepare(
+        {.kind = Computation::kJvp, .outputs = Unique(request.outputs()), .wrt = names}));
+    AddEmpty(request.tangents_size(), response->mutable_tangents());
+    return p.Run(
+        [&](Role role, const std::string& name, int k) {
+          return role == Role::kTangent
+                     ? &(*response->mutable_tangents(k)->mutable_tensors())[name]
+                     : &(*response->mutable_outputs())[name];
+        },
+        response->mutable_info());
+  });
+}
+
+absl::Status GradientCore::ComputeHvp(const v1::ComputeHvpRequest& request,
+                                      v1::ComputeHvpResponse* response, Call& call) {
+  return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    const bool of_cotangents = request.has_cotangents();
+    if (of_cotangents && !request.output().empty()) {
+      return Error(Reason::kInvalidSpec, "output and cotangents are both set: expected one of them");
+    }
+    p.AddVectors("vectors", request.vectors());
+    if (of_cotangents) p.AddSharedCotangents(request.cotangents());
+    GW_RETURN_IF_ERROR(p.Load());
+    GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kHvp,
+                                  .outputs = NameOrDefault(request.output()),
+                                  .wrt = Unique(request.wrt()),
+                                  .hvp_of_cotangents = of_cotangents}));
+    GW_RETURN_IF_ERROR(p.CheckVectorNames(p.prepared().wrt, Reason::kUnknownWrt));
+    GW_RETURN_IF_ERROR(p.CheckSharedCotangentNames());
+    AddEmpty(request.vectors_size(), response->mutable_products());
+    GW_RETURN_IF_ERROR(p.Run(
+        [&](Role role, const std::string& name, int k) {
+          switch (role) {
+            case Role::kProduct:
+              return &(*response->mutable_products(k)->mutable_tensors())[name];
+            case Role::kGradient: return &(*response->mutable_gradients())[name];
+            default: return response->mutable_value();
+          }
+        },
+        response->mutable_info()));
+    if (of_cotangents) *response->mutable_value() = p.SharedCotangentSum();
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace gradwire::server

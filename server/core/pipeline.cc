@@ -1,0 +1,484 @@
+#include "server/core/pipeline.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "engine/base/checked.h"
+#include "proto/codec/tensor_codec.h"
+
+namespace gradwire::server {
+namespace {
+
+// Programs below both may run on the thread that received the call.
+constexpr double kQuickSeconds = 50e-6;
+constexpr int64_t kQuickArenaBytes = 1 << 20;
+
+alignas(64) constexpr char kZeros[4096] = {};
+
+// Names, shapes and tags of a reply tensor take less than this beside its elements and its name.
+constexpr int64_t kTensorOverheadBytes = 256;
+
+constexpr char kUnknownField[] = "has a field that this server does not know";
+
+// `status` without the "where: " that its message begins with.
+absl::Status WithoutPlace(const absl::Status& status, absl::string_view where) {
+  absl::string_view message = status.message();
+  if (!absl::ConsumePrefix(&message, where)) return status;
+  absl::ConsumePrefix(&message, ": ");
+  absl::Status out(status.code(), message);
+  status.ForEachPayload([&out](absl::string_view url, const absl::Cord& payload) {
+    out.SetPayload(url, payload);
+  });
+  return out;
+}
+
+// What autodiff puts before a name; a product's starts with a tangent's, so it is tried first.
+struct Prefixes {
+  std::string cotangent = CotangentName("");
+  std::string tangent = TangentName("");
+  std::string gradient = GradientName("");
+  std::string product = ProductName("");
+};
+const Prefixes& NamePrefixes() {
+  static const Prefixes& prefixes = *new Prefixes();
+  return prefixes;
+}
+
+// The role of a Program's output and the name that the caller knows it by.
+std::pair<Role, std::string> RoleOf(absl::string_view name) {
+  const Prefixes& p = NamePrefixes();
+  if (absl::ConsumePrefix(&name, p.product)) return {Role::kProduct, std::string(name)};
+  if (absl::ConsumePrefix(&name, p.gradient)) return {Role::kGradient, std::string(name)};
+  if (absl::ConsumePrefix(&name, p.tangent)) return {Role::kTangent, std::string(name)};
+  return {Role::kOutput, std::string(name)};
+}
+
+template <typename From, typename To>
+void ConvertElements(const TensorView& from, Tensor* to) {
+  std::copy_n(from.data<From>(), from.num_elements(), to->mutable_data<To>());
+}
+
+}  // namespace
+
+bool HasUnknownFields(const google::protobuf::Message& message) {
+  return !message.GetReflection()->GetUnknownFields(message).empty();
+}
+
+Pipeline::Pipeline(Engine& engine, int64_t max_message_bytes, Call& call, const Parts& parts)
+    : engine_(engine), max_message_bytes_(max_message_bytes), call_(call), parts_(parts),
+      seed_{static_cast<int64_t>(parts.options->seed()), 0} {
+  call_.queue_time = absl::Now() - call_.arrival;
+  Decode(*parts_.inputs, "inputs", &inputs_);
+}
+
+void Pipeline::Decode(const TensorProtos& tensors, const std::string& field, NamedViews* views) {
+  views->reserve(tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    const std::string where = absl::StrCat(field, ".", name);
+    if (HasUnknownFields(tensor)) problems_.Add(Reason::kInvalidSpec, where, kUnknownField);
+    absl::StatusOr<TensorView> view = codec::ViewOf(tensor, where, &owned_);
+    if (view.ok()) {
+      views->emplace(name, *std::move(view));
+    } else {
+      problems_.Add(WithoutPlace(view.status(), where), where);
+    }
+  }
+}
+
+void Pipeline::AddVectors(absl::string_view field,
+                          const google::protobuf::RepeatedPtrField<v1::TensorMap>& vectors) {
+  vectors_.field = std::string(field);
+  vectors_.views.resize(static_cast<size_t>(vectors.size()));
+  if (vectors.empty()) {
+    problems_.Add(Reason::kInvalidSpec, vectors_.field, "got none, expected at least one");
+  }
+  for (int k = 0; k < vectors.size(); ++k) {
+    const std::string where = absl::StrCat(field, "[", k, "]");
+    if (HasUnknownFields(vectors[k])) problems_.Add(Reason::kInvalidSpec, where, kUnknownField);
+    Decode(vectors[k].tensors(), where, &vectors_.views[static_cast<size_t>(k)]);
+  }
+}
+
+void Pipeline::AddSharedCotangents(const v1::TensorMap& cotangents) {
+  hides_values_ = true;
+  if (HasUnknownFields(cotangents)) {
+    problems_.Add(Reason::kInvalidSpec, "cotangents", kUnknownField);
+  }
+  Decode(cotangents.tensors(), "cotangents", &shared_cotangents_);
+}
+
+absl::string_view Pipeline::VectorPrefix() const {
+  return vectors_.field == "cotangents" ? NamePrefixes().cotangent : NamePrefixes().tangent;
+}
+
+absl::Status Pipeline::CheckOptions() const {
+  Problems problems;
+  if (parts_.unknown_fields) problems.Add(Reason::kInvalidSpec, "request", kUnknownField);
+  if (HasUnknownFields(*parts_.model)) problems.Add(Reason::kInvalidSpec, "model", kUnknownField);
+  if (HasUnknownFields(*parts_.options)) {
+    problems.Add(Reason::kInvalidSpec, "options", kUnknownField);
+  }
+  if (!v1::ComputeOptions::Mode::Value_IsValid(parts_.options->mode())) {
+    problems.Add(Reason::kInvalidSpec, "options.mode",
+                 absl::StrCat("got ", static_cast<int>(parts_.options->mode()),
+                              ", expected AS_GRAPH, TRAIN or EVAL"));
+  }
+  if (!v1::ComputeOptions::Precision::Value_IsValid(parts_.options->precision())) {
+    problems.Add(Reason::kInvalidSpec, "options.precision",
+                 absl::StrCat("got ", static_cast<int>(parts_.options->precision()),
+                              ", expected AS_GRAPH, FLOAT or DOUBLE"));
+  }
+  return problems.ToStatus();
+}
+
+absl::Status Pipeline::Load() {
+  GW_RETURN_IF_ERROR(CheckOptions());
+  GW_RETURN_IF_ERROR(problems_.ToStatus());
+  int64_t copied = 0;
+  for (const Tensor& t : owned_) copied = SaturatingAdd(copied, t.bytes());
+  GW_RETURN_IF_ERROR(call_.memory.Grow(copied, "the tensors of the request"));
+
+  const absl::Time start = absl::Now();
+  absl::StatusOr<std::shared_ptr<const LoadedModel>> loaded =
+      Error(Reason::kInvalidModel, "model: expected one of onnx, text and expression");
+  switch (parts_.model->source_case()) {
+    case v1::Model::kOnnx:
+      loaded = engine_.LoadModel(ModelFormat::kOnnx, parts_.model->onnx(), inputs_);
+      break;
+    case v1::Model::kText:
+      loaded = engine_.LoadModel(ModelFormat::kText, parts_.model->text(), inputs_);
+      break;
+    case v1::Model::kExpression:
+      loaded = engine_.LoadModel(ModelFormat::kFormula, parts_.model->expression(), inputs_);
+      break;
+    case v1::Model::SOURCE_NOT_SET: break;
+  }
+  GW_RETURN_IF_ERROR(loaded.status());
+  loaded_ = *std::move(loaded);
+  prepare_time_ = absl::Now() - start;
+  return absl::OkStatus();
+}
+
+std::vector<std::string> Pipeline::NamesOfVectors() const {
+  std::vector<std::string> names;
+  for (const NamedViews& views : vectors_.views) {
+    for (const auto& [name, view] : views) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
+
+absl::Status Pipeline::Prepare(Computation computation) {
+  switch (parts_.options->mode()) {
+    case v1::ComputeOptions::Mode::TRAIN: computation.mode = Mode::kTrain; break;
+    case v1::ComputeOptions::Mode::EVAL: computation.mode = Mode::kEval; break;
+    default: computation.mode = Mode::kAsGraph;
+  }
+  switch (parts_.options->precision()) {
+    case v1::ComputeOptions::Precision::FLOAT: computation.precision = Precision::kFloat; break;
+    case v1::ComputeOptions::Precision::DOUBLE: computation.precision = Precision::kDouble; break;
+    default: computation.precision = Precision::kAsGraph;
+  }
+  if (call_.cancel != nullptr) GW_RETURN_IF_ERROR(call_.cancel->Poll());
+  const absl::Time start = absl::Now();
+  GW_ASSIGN_OR_RETURN(prepared_, engine_.Prepare(*loaded_, computation, inputs_));
+  prepare_time_ += absl::Now() - start;
+  ListOutputs();
+  return absl::OkStatus();
+}
+
+void Pipeline::ListOutputs() {
+  const bool reverse = vectors_.field == "cotangents";
+  for (const SignatureEntry& entry : prepared_.program->signature().outputs) {
+    auto [role, name] = RoleOf(entry.name);
+    const bool per_vector = role == Role::kProduct || role == Role::kTangent ||
+                            (role == Role::kGradient && reverse);
+    outputs_.push_back(
+        {role, std::move(name), per_vector, hides_values_ && role == Role::kOutput});
+  }
+  hidden_.resize(outputs_.size());
+}
+
+absl::Status Pipeline::CheckVectorNames(absl::Span<const std::string> known, Reason reason) const {
+  Problems problems;
+  for (size_t k = 0; k < vectors_.views.size(); ++k) {
+    for (const auto& [name, view] : vectors_.views[k]) {
+      if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+      problems.Add(reason, absl::StrCat(vectors_.field, "[", k, "].", name),
+                   "there is no such name to carry a tensor");
+    }
+  }
+  return problems.ToStatus();
+}
+
+absl::Status Pipeline::CheckSharedCotangentNames() const {
+  Problems problems;
+  for (const auto& [name, view] : shared_cotangents_) {
+    const auto& known = prepared_.outputs;
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    problems.Add(Reason::kUnknownOutput, absl::StrCat("cotangents.", name),
+                 "the graph has no output of that name");
+  }
+  return problems.ToStatus();
+}
+
+void Pipeline::CheckVectorTypes(const std::string& where, const NamedViews& views,
+                                absl::string_view prefix, Problems* problems) const {
+  const bool converts = parts_.options->precision() != v1::ComputeOptions::Precision::AS_GRAPH;
+  const auto& inputs = prepared_.program->signature().inputs;
+  for (const auto& [name, view] : views) {
+    const std::string full = absl::StrCat(prefix, name);
+    const auto entry = std::find_if(inputs.begin(), inputs.end(),
+                                    [&](const SignatureEntry& e) { return e.name == full; });
+    const std::string at = absl::StrCat(where, ".", name);
+    if (entry == inputs.end()) {
+      problems->Add(Reason::kDtypeUnsupported, at, "only FLOAT and DOUBLE values have derivatives");
+    } else if (entry->type.dtype != view.dtype() && !(converts && IsFloating(view.dtype()))) {
+      problems->Add(Reason::kDtypeUnsupported, at,
+                    absl::StrCat("is ", DTypeName(view.dtype()), ", expected ",
+                                 DTypeName(entry->type.dtype)));
+    } else if (entry->type.shape != view.shape()) {
+      problems->Add(Reason::kShapeMismatch, at,
+                    absl::StrCat("shape ", view.shape().ToString(), ", expected ",
+                                 entry->type.shape.ToString()));
+    }
+  }
+}
+
+// Bytes of the largest cotangent or tangent that some vector leaves out.
+int64_t Pipeline::LargestAbsentVector() const {
+  int64_t largest = 0;
+  for (const SignatureEntry& entry : prepared_.program->signature().inputs) {
+    absl::string_view name = entry.name;
+    const auto lacks = [&name](const NamedViews& views) { return !views.contains(name); };
+    bool absent = false;
+    if (entry.stage == Stage::kDirection) {
+      name = absl::StripPrefix(name, VectorPrefix());
+      absent = std::any_of(vectors_.views.begin(), vectors_.views.end(), lacks);
+    } else if (absl::ConsumePrefix(&name, NamePrefixes().cotangent)) {
+      absent = lacks(shared_cotangents_);
+    }
+    if (absent) largest = std::max(largest, entry.type.bytes());
+  }
+  return largest;
+}
+
+absl::Status Pipeline::Admit() {
+  const auto& entries = prepared_.program->signature().outputs;
+  const int64_t arena = prepared_.program->cost().arena_bytes;
+  int64_t reply = 0;    // on the wire
+  int64_t buffers = 0;  // while it is computed
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    const TensorType& type = entries[i].type;
+    const int64_t times = outputs_[i].per_vector ? num_vectors() : 1;
+    const int64_t rest = kTensorOverheadBytes + static_cast<int64_t>(outputs_[i].name.size());
+    const int64_t values = readable() ? SaturatingMul(type.shape.num_elements(), 8) : 0;
+    const int64_t wire = SaturatingAdd(readable() ? values : type.bytes(), rest);
+    const int64_t memory = SaturatingAdd(SaturatingAdd(values, type.bytes()), rest);
+    buffers = SaturatingAdd(buffers, SaturatingMul(memory, times));
+    if (!outputs_[i].hidden) reply = SaturatingAdd(reply, SaturatingMul(wire, times));
+  }
+  const int64_t zeros = LargestAbsentVector();
+  const bool own_zeros = zeros > static_cast<int64_t>(sizeof(kZeros));
+  if (own_zeros) buffers = SaturatingAdd(buffers, zeros);
+
+  // What can never fit is told first: it is no use trying again with a smaller reply.
+  GW_RETURN_IF_ERROR(call_.memory.CheckPossible(SaturatingAdd(buffers, arena), "the call"));
+  if (reply > max_message_bytes_) {
+    return Error(Reason::kResultTooLarge,
+                 absl::StrCat("the reply would have ", reply, " bytes, the limit is ",
+                              max_message_bytes_, "; ask for fewer or smaller results"));
+  }
+  GW_RETURN_IF_ERROR(call_.memory.Grow(buffers, "the reply"));
+  GW_RETURN_IF_ERROR(call_.workspace->Admit(arena));
+  if (own_zeros) {
+    GW_ASSIGN_OR_RETURN(zeros_, Tensor::Make({DType::kUint8, Shape({zeros})}));
+  }
+  return absl::OkStatus();
+}
+
+const TensorView* Pipeline::FindInitializer(absl::string_view name) {
+  // The signature lists initialisers in the model's order: the next one is nearly always right.
+  const auto& all = model().initializers;
+  for (size_t tried = 0; tried < all.size(); ++tried) {
+    const ModelInitializer& init = all[(next_initializer_ + tried) % all.size()];
+    if (model().value_names[static_cast<size_t>(init.value)] != name) continue;
+    next_initializer_ = (next_initializer_ + tried + 1) % all.size();
+    initializer_ = init.data;
+    return &initializer_;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<const void*> Pipeline::BindInput(const SignatureEntry& entry) {
+  if (entry.name == kSeedInput) return static_cast<const void*>(seed_);
+  absl::string_view name = entry.name;
+  if (absl::ConsumePrefix(&name, NamePrefixes().cotangent)) {
+    const auto shared = shared_cotangents_.find(name);
+    return BindView(entry, shared == shared_cotangents_.end() ? nullptr : &shared->second);
+  }
+  const auto given = inputs_.find(name);
+  const TensorView* view = given != inputs_.end() ? &given->second : FindInitializer(name);
+  if (view == nullptr) {
+    return absl::InternalError(absl::StrCat("no value for the program's input ", entry.name));
+  }
+  return BindView(entry, view);
+}
+
+absl::StatusOr<const void*> Pipeline::BindView(const SignatureEntry& entry,
+                                               const TensorView* view) {
+  if (view == nullptr) return zeros_.empty() ? static_cast<const void*>(kZeros) : zeros_.raw();
+  if (view->dtype() == entry.type.dtype) return view->raw();
+  GW_RETURN_IF_ERROR(call_.memory.Grow(entry.type.bytes(), "an input's conversion"));
+  GW_ASSIGN_OR_RETURN(Tensor converted, Tensor::Make(entry.type));
+  if (view->dtype() == DType::kFloat && entry.type.dtype == DType::kDouble) {
+    ConvertElements<float, double>(*view, &converted);
+  } else if (view->dtype() == DType::kDouble && entry.type.dtype == DType::kFloat) {
+    ConvertElements<double, float>(*view, &converted);
+  } else {
+    return absl::InternalError(absl::StrCat("input ", entry.name, " has another type"));
+  }
+  owned_.push_back(std::move(converted));
+  return owned_.back().raw();
+}
+
+absl::Status Pipeline::BindInputs(Bindings* bindings) {
+  const auto& inputs = prepared_.program->signature().inputs;
+  bindings->inputs.resize(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].stage == Stage::kDirection) continue;
+    GW_ASSIGN_OR_RETURN(bindings->inputs[i], BindInput(inputs[i]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Pipeline::BindVector(int k, Bindings* bindings) {
+  if (vectors_.views.empty()) return absl::OkStatus();
+  const NamedViews& views = vectors_.views[static_cast<size_t>(k)];
+  const auto& inputs = prepared_.program->signature().inputs;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].stage != Stage::kDirection) continue;
+    const auto view = views.find(absl::StripPrefix(inputs[i].name, VectorPrefix()));
+    GW_ASSIGN_OR_RETURN(bindings->inputs[i],
+                        BindView(inputs[i], view == views.end() ? nullptr : &view->second));
+  }
+  return absl::OkStatus();
+}
+
+void Pipeline::BindOutputs(int k, Route route, Bindings* bindings) {
+  const auto& entries = prepared_.program->signature().outputs;
+  bindings->outputs.resize(entries.size());
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (k > 0 && (!outputs_[i].per_vector || entries[i].stage != Stage::kDirection)) continue;
+    if (outputs_[i].hidden) {
+      hidden_[i] = Tensor(entries[i].type);
+      bindings->outputs[i] = hidden_[i].mutable_raw();
+      continue;
+    }
+    v1::Tensor* to = route(outputs_[i].role, outputs_[i].name, k);
+    codec::StartTensor(entries[i].type, to);
+    bindings->outputs[i] = to->mutable_data()->data();
+    if (k == 0) outputs_[i].first = to;
+  }
+}
+
+// A result of each vector that depends on none (a gradient that is constant zero) was computed once.
+void Pipeline::CopySharedResults(int k, Route route) {
+  const auto& entries = prepared_.program->signature().outputs;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (!outputs_[i].per_vector || entries[i].stage == Stage::kDirection) continue;
+    *route(outputs_[i].role, outputs_[i].name, k) = *outputs_[i].first;
+  }
+}
+
+void Pipeline::MakeReplyReadable(Route route) {
+  for (int k = 0; k < num_vectors(); ++k) {
+    for (const Output& output : outputs_) {
+      if (output.hidden || (k > 0 && !output.per_vector)) continue;
+      codec::MakeReadable(route(output.role, output.name, k));
+    }
+  }
+}
+
+absl::Status Pipeline::Run(Route route, v1::ComputeInfo* info) {
+  Problems problems;
+  for (size_t k = 0; k < vectors_.views.size(); ++k) {
+    CheckVectorTypes(absl::StrCat(vectors_.field, "[", k, "]"), vectors_.views[k], VectorPrefix(),
+                     &problems);
+  }
+  CheckVectorTypes("cotangents", shared_cotangents_, NamePrefixes().cotangent, &problems);
+  GW_RETURN_IF_ERROR(problems.ToStatus());
+  GW_RETURN_IF_ERROR(Admit());
+
+  const Program& program = *prepared_.program;
+  const CpuGate::Claim claim(call_.gate, program.threads());
+  RunContext context = {.arena = call_.workspace->arena(),
+                        .cancel = call_.cancel,
+                        .check_finite = parts_.options->check_finite()};
+  Bindings bindings;
+  GW_RETURN_IF_ERROR(BindInputs(&bindings));
+  const absl::Time start = absl::Now();
+  for (int k = 0; k < num_vectors(); ++k) {
+    GW_RETURN_IF_ERROR(BindVector(k, &bindings));
+    BindOutputs(k, route, &bindings);
+    GW_RETURN_IF_ERROR(
+        program.Run(bindings, context, k == 0 ? Stage::kConstant : Stage::kDirection));
+    if (k > 0) CopySharedResults(k, route);
+  }
+  call_.compute_time = absl::Now() - start;
+  if (readable()) MakeReplyReadable(route);
+  FillInfo(info);
+  return absl::OkStatus();
+}
+
+v1::Tensor Pipeline::SharedCotangentSum() const {
+  double sum = 0;
+  bool all_float = true;
+  const auto& entries = prepared_.program->signature().outputs;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (outputs_[i].role != Role::kOutput || !IsFloating(entries[i].type.dtype)) continue;
+    all_float = all_float && entries[i].type.dtype == DType::kFloat;
+    const auto cotangent = shared_cotangents_.find(outputs_[i].name);
+    if (cotangent == shared_cotangents_.end()) continue;
+    const TensorView y = hidden_[i];
+    for (int64_t j = 0; j < y.num_elements(); ++j) {
+      sum += ElementAsDouble(cotangent->second, j) * ElementAsDouble(y, j);
+    }
+  }
+  v1::Tensor out = codec::ToProto(all_float ? Tensor::Scalar(static_cast<float>(sum))
+                                            : Tensor::Scalar(sum));
+  if (readable()) codec::MakeReadable(&out);
+  return out;
+}
+
+bool Pipeline::quick() const {
+  const Cost& cost = prepared_.program->cost();
+  return cost.estimated_seconds * num_vectors() < kQuickSeconds &&
+         cost.arena_bytes <= kQuickArenaBytes;
+}
+
+void Pipeline::FillInfo(v1::ComputeInfo* info) const {
+  const auto set = [](absl::Duration from, google::protobuf::Duration* to) {
+    const int64_t nanos = std::max<int64_t>(absl::ToInt64Nanoseconds(from), 0);
+    to->set_seconds(nanos / 1'000'000'000);
+    to->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+  };
+  const Program& program = *prepared_.program;
+  info->set_graph_digest(prepared_.graph_digest.Hex());
+  info->set_plan_digest(program.plan_digest().Hex());
+  info->set_cache_hit(prepared_.cache_hit);
+  set(prepared_.cache_hit ? prepared_.compile_time : prepare_time_, info->mutable_compile_time());
+  set(call_.queue_time, info->mutable_queue_time());
+  set(call_.compute_time, info->mutable_compute_time());
+  info->set_peak_bytes(program.cost().arena_bytes);
+  info->set_flops(SaturatingMul(program.cost().flops, num_vectors()));
+  info->set_threads(program.threads());
+  info->set_engine_version(std::string(Engine::version()));
+  info->set_cpu_isa(engine_.isa());
+}
+
+}  // namespace gradwire::server

@@ -1,0 +1,144 @@
+// Pipeline: what all compute rpcs have in common, from the parts of a request to the filled reply:
+// decode, load, prepare, admit, bind, run. An rpc says what to compute, which tensors are its
+// vectors, and where in its reply each result goes.
+//
+//   Pipeline p(engine, limits, call, PartsOf(request));
+//   p.AddVectors("cotangents", request.cotangents());
+//   GW_RETURN_IF_ERROR(p.Load());
+//   GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kVjp}));
+//   GW_RETURN_IF_ERROR(p.CheckVectorNames(p.prepared().outputs, Reason::kUnknownOutput));
+//   return p.Run([&](Role role, const std::string& name, int k) { ... }, response->mutable_info());
+//
+// One object a call, on one thread. The request must outlive it: tensors are read in place.
+#ifndef GRADWIRE_SERVER_CORE_PIPELINE_H_
+#define GRADWIRE_SERVER_CORE_PIPELINE_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "engine/engine.h"
+#include "google/protobuf/map.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/repeated_field.h"
+#include "gradwire/v1/gradient_service.pb.h"
+#include "server/core/call.h"
+
+namespace gradwire::server {
+
+using TensorProtos = google::protobuf::Map<std::string, v1::Tensor>;
+
+// True where a message holds a field that this version of the contract does not have.
+bool HasUnknownFields(const google::protobuf::Message& message);
+
+// What every compute request has.
+struct Parts {
+  const v1::Model* model;
+  const TensorProtos* inputs;
+  const v1::ComputeOptions* options;
+  bool unknown_fields;
+};
+template <typename Request>
+Parts PartsOf(const Request& request) {
+  return {&request.model(), &request.inputs(), &request.options(), HasUnknownFields(request)};
+}
+
+// What a result of a Program is, and so which field of a reply it belongs to.
+enum class Role { kOutput, kGradient, kTangent, kProduct };
+
+// Where result `name` goes, for vector k (0 where all vectors share it).
+using Route = absl::FunctionRef<v1::Tensor*(Role role, const std::string& name, int k)>;
+
+class Pipeline {
+ public:
+  Pipeline(Engine& engine, int64_t max_message_bytes, Call& call, const Parts& parts);
+
+  // The K cotangents, tangents or vectors; `field` is their name in the request.
+  void AddVectors(absl::string_view field,
+                  const google::protobuf::RepeatedPtrField<v1::TensorMap>& vectors);
+  // Cotangents that all vectors share (of a Hessian-vector product). The values of the outputs then
+  // stay in here: only SharedCotangentSum() reads them.
+  void AddSharedCotangents(const v1::TensorMap& cotangents);
+
+  // Decodes the tensors, all problems at once, and the model.
+  absl::Status Load();
+  const Model& model() const { return *loaded_->model; }
+  const NamedViews& inputs() const { return inputs_; }
+  // Names that carry a tensor in some vector, each once, sorted.
+  std::vector<std::string> NamesOfVectors() const;
+
+  // Specializes, differentiates and compiles; mode and precision are the request's.
+  absl::Status Prepare(Computation computation);
+  const Prepared& prepared() const { return prepared_; }
+  // `reason` where a vector, or a shared cotangent, has a name outside `known`.
+  absl::Status CheckVectorNames(absl::Span<const std::string> known, Reason reason) const;
+  absl::Status CheckSharedCotangentNames() const;
+
+  // Admits the call by its exact bytes, binds, and runs every vector on one forward pass.
+  absl::Status Run(Route route, v1::ComputeInfo* info);
+  // After Run: the sum over outputs of <shared cotangent, output>.
+  v1::Tensor SharedCotangentSum() const;
+  // After Run: small enough for the thread that received the call.
+  bool quick() const;
+
+ private:
+  struct Vectors {
+    std::string field;
+    std::vector<NamedViews> views;
+  };
+  struct Output {
+    Role role;
+    std::string name;
+    bool per_vector;
+    bool hidden;                  // not part of the reply
+    v1::Tensor* first = nullptr;  // of vector 0
+  };
+
+  void Decode(const TensorProtos& tensors, const std::string& field, NamedViews* views);
+  absl::Status CheckOptions() const;
+  void CheckVectorTypes(const std::string& where, const NamedViews& views,
+                        absl::string_view prefix, Problems* problems) const;
+  int num_vectors() const { return vectors_.views.empty() ? 1 : int(vectors_.views.size()); }
+  bool readable() const { return parts_.options->readable(); }
+
+  void ListOutputs();
+  absl::string_view VectorPrefix() const;
+  int64_t LargestAbsentVector() const;
+  absl::Status Admit();
+  absl::Status BindInputs(Bindings* bindings);
+  absl::StatusOr<const void*> BindInput(const SignatureEntry& entry);
+  absl::StatusOr<const void*> BindView(const SignatureEntry& entry, const TensorView* view);
+  absl::Status BindVector(int k, Bindings* bindings);
+  void BindOutputs(int k, Route route, Bindings* bindings);
+  void CopySharedResults(int k, Route route);
+  void MakeReplyReadable(Route route);
+  const TensorView* FindInitializer(absl::string_view name);
+  void FillInfo(v1::ComputeInfo* info) const;
+
+  Engine& engine_;
+  const int64_t max_message_bytes_;
+  Call& call_;
+  const Parts parts_;
+
+  Problems problems_;
+  std::vector<Tensor> owned_;  // what could not be read in place
+  NamedViews inputs_;
+  NamedViews shared_cotangents_;
+  bool hides_values_ = false;
+  Vectors vectors_;
+
+  std::shared_ptr<const LoadedModel> loaded_;
+  Prepared prepared_;
+  absl::Duration prepare_time_;
+
+  std::vector<Output> outputs_;
+  std::vector<Tensor> hidden_;  // by output; those that are hidden
+  Tensor zeros_;
+  TensorView initializer_;
+  size_t next_initializer_ = 0;
+  int64_t seed_[2];
+};
+
+}  // namespace gradwire::server
+
+#endif  // GRADWIRE_SERVER_CORE_PIPELINE_H_
