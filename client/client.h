@@ -32,6 +32,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "client/format.h"
 #include "client/model_builder.h"
 #include "client/model_source.h"
 #include "client/named_tensors.h"

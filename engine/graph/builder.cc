@@ -75,7 +75,7 @@ ValueId GraphBuilder::Scalar(DType dtype, double value) {
   return Constant(ScalarTensor(dtype, value));
 }
 
-ValueId GraphBuilder::Full(const TensorType& type, double value) {
+ValueId GraphBuilder::Full(TensorType type, double value) {
   const ValueId scalar = Scalar(type.dtype, value);
   if (type.shape.rank() == 0) return scalar;
   return Add(kExpandOp, {scalar}, Attrs{{"shape", std::vector<int64_t>(type.shape.dims().begin(),

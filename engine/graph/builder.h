@@ -44,7 +44,7 @@ class GraphBuilder {
   // A rank 0 constant of the dtype of `like`.
   ValueId ScalarLike(ValueId like, double value) { return Scalar(type(like).dtype, value); }
   // `value` repeated to a type: a constant, whatever the size.
-  ValueId Full(const TensorType& type, double value);
+  ValueId Full(TensorType type, double value);  // by value: types may move while nodes are added
   ValueId Zeros(ValueId like) { return Full(type(like), 0); }
 
   // Adds a core op. Returns its first output; `AddMulti` all of them.

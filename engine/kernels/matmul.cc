@@ -24,7 +24,8 @@ namespace gradwire::matmul {
 
 // Products are summed in blocks of this many along K: part of the numerics.
 inline constexpr int64_t kBlockK = 256;
-// A block of the left operand stays in the second-level cache, a panel of the right one in the first.
+// A block of the left operand stays in the second-level cache, a panel of the right one in the
+// first.
 inline constexpr int64_t kBlockM = 96;
 inline constexpr int64_t kBlockN = 1024;
 
@@ -39,7 +40,7 @@ struct Gemm {
   T* c = nullptr;
   const T* bias = nullptr;  // null: none
   TileFn add = nullptr;
-  TileFn post = nullptr;    // null: none
+  TileFn post = nullptr;  // null: none
 };
 
 // A rectangle of the result.
@@ -74,9 +75,13 @@ constexpr int kRows = 4;
 constexpr int kVectors = 2;
 
 template <class T>
-constexpr int64_t Lanes() { return static_cast<int64_t>(hn::MaxLanes(hn::ScalableTag<T>())); }
+constexpr int64_t Lanes() {
+  return static_cast<int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
+}
 template <class T>
-constexpr int64_t Columns() { return kVectors * Lanes<T>(); }
+constexpr int64_t Columns() {
+  return kVectors * Lanes<T>();
+}
 
 // The operands of the inner loop. Packed a: element (i, k) at a[k * kRows + i]. b: row k at
 // b + k * b_row, as many vectors as are used.
@@ -421,10 +426,14 @@ class MatMulKernel : public Kernel {
 
   static TileFn PostTile(PostOp post_op, tiles::Types types) {
     switch (post_op) {
-      case PostOp::kNone: return nullptr;
-      case PostOp::kRelu: return tiles::Relu(types, types[0]);
-      case PostOp::kTanh: return tiles::Tanh(types, types[0]);
-      case PostOp::kSigmoid: return tiles::Sigmoid(types, types[0]);
+      case PostOp::kNone:
+        return nullptr;
+      case PostOp::kRelu:
+        return tiles::Relu(types, types[0]);
+      case PostOp::kTanh:
+        return tiles::Tanh(types, types[0]);
+      case PostOp::kSigmoid:
+        return tiles::Sigmoid(types, types[0]);
     }
     return nullptr;
   }

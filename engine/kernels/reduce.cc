@@ -23,7 +23,7 @@ namespace gradwire {
 namespace HWY_NAMESPACE {
 
 constexpr int64_t kBlockElements = 4096;  // of a contiguous axis
-constexpr int64_t kBlockRows = 64;       // of an axis with an inner dimension
+constexpr int64_t kBlockRows = 64;        // of an axis with an inner dimension
 constexpr int64_t kWidth = 256;           // columns handled together: acc and a few rows fit in L1
 constexpr int64_t kMaxSegments = 32;
 constexpr int64_t kMinTeamElements = 1 << 16;
@@ -41,7 +41,9 @@ constexpr T MinusInfinity() {
 
 struct SumOp {
   template <class T>
-  static constexpr T Identity() { return T{0}; }
+  static constexpr T Identity() {
+    return T{0};
+  }
   template <class T>
   static HWY_INLINE T Apply(T acc, T x) {
     if constexpr (std::is_floating_point_v<T>) {
@@ -54,7 +56,9 @@ struct SumOp {
 };
 struct MaxOp {
   template <class T>
-  static constexpr T Identity() { return MinusInfinity<T>(); }
+  static constexpr T Identity() {
+    return MinusInfinity<T>();
+  }
   template <class T>
   static HWY_INLINE T Apply(T acc, T x) {
     const T larger = x > acc ? x : acc;
@@ -63,7 +67,9 @@ struct MaxOp {
 };
 struct MinOp {
   template <class T>
-  static constexpr T Identity() { return Infinity<T>(); }
+  static constexpr T Identity() {
+    return Infinity<T>();
+  }
   template <class T>
   static HWY_INLINE T Apply(T acc, T x) {
     const T smaller = x < acc ? x : acc;
@@ -221,8 +227,12 @@ void ReduceLoop(const void* in, void* out, int64_t outer, int64_t axis, int64_t 
   const auto task = [=](int64_t i) {
     const int64_t o = i / groups;
     const int64_t column = i % groups * kWidth;
-    return Task<T>{from + o * axis * inner + column, to + o * inner + column,
-                   axis, inner, std::min(kWidth, inner - column), block};
+    return Task<T>{from + o * axis * inner + column,
+                   to + o * inner + column,
+                   axis,
+                   inner,
+                   std::min(kWidth, inner - column),
+                   block};
   };
   const int64_t tasks = outer * groups;
   if (threads <= 1 || tasks >= threads) {
@@ -255,9 +265,12 @@ ReduceFn Pick(DType dtype) {
 
 ReduceFn PickReduce(ReduceKind kind, DType dtype) {
   switch (kind) {
-    case ReduceKind::kSum: return Pick<SumOp>(dtype);
-    case ReduceKind::kMax: return Pick<MaxOp>(dtype);
-    case ReduceKind::kMin: return Pick<MinOp>(dtype);
+    case ReduceKind::kSum:
+      return Pick<SumOp>(dtype);
+    case ReduceKind::kMax:
+      return Pick<MaxOp>(dtype);
+    case ReduceKind::kMin:
+      return Pick<MinOp>(dtype);
   }
   return nullptr;
 }

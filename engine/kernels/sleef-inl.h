@@ -48,46 +48,46 @@ namespace hn = hwy::HWY_NAMESPACE;
 #undef GW_SLEEF_UNARY
 #undef GW_SLEEF_BINARY
 #ifdef GW_SLEEF_F32
-#define GW_SLEEF_UNARY(Name, name)                                     \
-  extern "C" GW_SLEEF_V32 GW_SLEEF_F32(name)(GW_SLEEF_V32);            \
-  extern "C" GW_SLEEF_V64 GW_SLEEF_F64(name)(GW_SLEEF_V64);            \
-  template <class D>                                                   \
-  HWY_INLINE hn::Vec<D> Name(D, hn::Vec<D> x) {                        \
-    if constexpr (sizeof(hn::TFromD<D>) == 4) {                        \
-      return hn::Vec<D>{GW_SLEEF_F32(name)(x.raw)};                    \
-    } else {                                                           \
-      return hn::Vec<D>{GW_SLEEF_F64(name)(x.raw)};                    \
-    }                                                                  \
+#define GW_SLEEF_UNARY(Name, name)                          \
+  extern "C" GW_SLEEF_V32 GW_SLEEF_F32(name)(GW_SLEEF_V32); \
+  extern "C" GW_SLEEF_V64 GW_SLEEF_F64(name)(GW_SLEEF_V64); \
+  template <class D>                                        \
+  HWY_INLINE hn::Vec<D> Name(D, hn::Vec<D> x) {             \
+    if constexpr (sizeof(hn::TFromD<D>) == 4) {             \
+      return hn::Vec<D>{GW_SLEEF_F32(name)(x.raw)};         \
+    } else {                                                \
+      return hn::Vec<D>{GW_SLEEF_F64(name)(x.raw)};         \
+    }                                                       \
   }
-#define GW_SLEEF_BINARY(Name, name)                                        \
-  extern "C" GW_SLEEF_V32 GW_SLEEF_F32(name)(GW_SLEEF_V32, GW_SLEEF_V32);  \
-  extern "C" GW_SLEEF_V64 GW_SLEEF_F64(name)(GW_SLEEF_V64, GW_SLEEF_V64);  \
-  template <class D>                                                       \
-  HWY_INLINE hn::Vec<D> Name(D, hn::Vec<D> x, hn::Vec<D> y) {              \
-    if constexpr (sizeof(hn::TFromD<D>) == 4) {                            \
-      return hn::Vec<D>{GW_SLEEF_F32(name)(x.raw, y.raw)};                 \
-    } else {                                                               \
-      return hn::Vec<D>{GW_SLEEF_F64(name)(x.raw, y.raw)};                 \
-    }                                                                      \
+#define GW_SLEEF_BINARY(Name, name)                                       \
+  extern "C" GW_SLEEF_V32 GW_SLEEF_F32(name)(GW_SLEEF_V32, GW_SLEEF_V32); \
+  extern "C" GW_SLEEF_V64 GW_SLEEF_F64(name)(GW_SLEEF_V64, GW_SLEEF_V64); \
+  template <class D>                                                      \
+  HWY_INLINE hn::Vec<D> Name(D, hn::Vec<D> x, hn::Vec<D> y) {             \
+    if constexpr (sizeof(hn::TFromD<D>) == 4) {                           \
+      return hn::Vec<D>{GW_SLEEF_F32(name)(x.raw, y.raw)};                \
+    } else {                                                              \
+      return hn::Vec<D>{GW_SLEEF_F64(name)(x.raw, y.raw)};                \
+    }                                                                     \
   }
 #else
-#define GW_SLEEF_UNARY(Name, name)                                               \
-  template <class D>                                                             \
-  HWY_INLINE hn::Vec<D> Name(D d, hn::Vec<D> x) {                                \
-    HWY_ALIGN hn::TFromD<D> lanes[HWY_LANES(hn::TFromD<D>)];                     \
-    hn::Store(x, d, lanes);                                                      \
-    for (size_t i = 0; i < hn::Lanes(d); ++i) lanes[i] = std::name(lanes[i]);    \
-    return hn::Load(d, lanes);                                                   \
+#define GW_SLEEF_UNARY(Name, name)                                            \
+  template <class D>                                                          \
+  HWY_INLINE hn::Vec<D> Name(D d, hn::Vec<D> x) {                             \
+    HWY_ALIGN hn::TFromD<D> lanes[HWY_LANES(hn::TFromD<D>)];                  \
+    hn::Store(x, d, lanes);                                                   \
+    for (size_t i = 0; i < hn::Lanes(d); ++i) lanes[i] = std::name(lanes[i]); \
+    return hn::Load(d, lanes);                                                \
   }
-#define GW_SLEEF_BINARY(Name, name)                                                      \
-  template <class D>                                                                     \
-  HWY_INLINE hn::Vec<D> Name(D d, hn::Vec<D> x, hn::Vec<D> y) {                          \
-    HWY_ALIGN hn::TFromD<D> lanes[HWY_LANES(hn::TFromD<D>)];                             \
-    HWY_ALIGN hn::TFromD<D> other[HWY_LANES(hn::TFromD<D>)];                             \
-    hn::Store(x, d, lanes);                                                              \
-    hn::Store(y, d, other);                                                              \
-    for (size_t i = 0; i < hn::Lanes(d); ++i) lanes[i] = std::name(lanes[i], other[i]);  \
-    return hn::Load(d, lanes);                                                           \
+#define GW_SLEEF_BINARY(Name, name)                                                     \
+  template <class D>                                                                    \
+  HWY_INLINE hn::Vec<D> Name(D d, hn::Vec<D> x, hn::Vec<D> y) {                         \
+    HWY_ALIGN hn::TFromD<D> lanes[HWY_LANES(hn::TFromD<D>)];                            \
+    HWY_ALIGN hn::TFromD<D> other[HWY_LANES(hn::TFromD<D>)];                            \
+    hn::Store(x, d, lanes);                                                             \
+    hn::Store(y, d, other);                                                             \
+    for (size_t i = 0; i < hn::Lanes(d); ++i) lanes[i] = std::name(lanes[i], other[i]); \
+    return hn::Load(d, lanes);                                                          \
   }
 #endif
 

@@ -26,10 +26,12 @@ namespace gradwire::tiles {
 namespace HWY_NAMESPACE {
 
 #undef GW_HIGHWAY_BINARY
-#define GW_HIGHWAY_BINARY(Name)                                                 \
-  struct Name##Op {                                                             \
-    template <class D, class V>                                                 \
-    static HWY_INLINE V Apply(D, V a, V b) { return hn::Name(a, b); }           \
+#define GW_HIGHWAY_BINARY(Name)              \
+  struct Name##Op {                          \
+    template <class D, class V>              \
+    static HWY_INLINE V Apply(D, V a, V b) { \
+      return hn::Name(a, b);                 \
+    }                                        \
   };
 GW_HIGHWAY_BINARY(Add)
 GW_HIGHWAY_BINARY(Sub)
@@ -37,10 +39,12 @@ GW_HIGHWAY_BINARY(Mul)
 GW_HIGHWAY_BINARY(Div)
 
 #undef GW_HIGHWAY_UNARY
-#define GW_HIGHWAY_UNARY(Name)                                                  \
-  struct Name##Op {                                                             \
-    template <class D, class V>                                                 \
-    static HWY_INLINE V Apply(D, V x) { return hn::Name(x); }                   \
+#define GW_HIGHWAY_UNARY(Name)          \
+  struct Name##Op {                     \
+    template <class D, class V>         \
+    static HWY_INLINE V Apply(D, V x) { \
+      return hn::Name(x);               \
+    }                                   \
   };
 GW_HIGHWAY_UNARY(Neg)
 GW_HIGHWAY_UNARY(Abs)
@@ -73,7 +77,9 @@ struct SignOp {
 };
 struct ReciprocalOp {
   template <class D, class V>
-  static HWY_INLINE V Apply(D d, V x) { return hn::Div(hn::Set(d, hn::TFromD<D>{1}), x); }
+  static HWY_INLINE V Apply(D d, V x) {
+    return hn::Div(hn::Set(d, hn::TFromD<D>{1}), x);
+  }
 };
 struct ReluOp {
   template <class D, class V>
@@ -108,15 +114,21 @@ using Wide = std::make_unsigned_t<std::common_type_t<T, int>>;
 
 struct IntAdd {
   template <class T>
-  static T Apply(T a, T b) { return static_cast<T>(Wide<T>(a) + Wide<T>(b)); }
+  static T Apply(T a, T b) {
+    return static_cast<T>(Wide<T>(a) + Wide<T>(b));
+  }
 };
 struct IntSub {
   template <class T>
-  static T Apply(T a, T b) { return static_cast<T>(Wide<T>(a) - Wide<T>(b)); }
+  static T Apply(T a, T b) {
+    return static_cast<T>(Wide<T>(a) - Wide<T>(b));
+  }
 };
 struct IntMul {
   template <class T>
-  static T Apply(T a, T b) { return static_cast<T>(Wide<T>(a) * Wide<T>(b)); }
+  static T Apply(T a, T b) {
+    return static_cast<T>(Wide<T>(a) * Wide<T>(b));
+  }
 };
 struct IntDiv {
   template <class T>
@@ -128,11 +140,15 @@ struct IntDiv {
 };
 struct IntMin {
   template <class T>
-  static T Apply(T a, T b) { return b < a ? b : a; }
+  static T Apply(T a, T b) {
+    return b < a ? b : a;
+  }
 };
 struct IntMax {
   template <class T>
-  static T Apply(T a, T b) { return b > a ? b : a; }
+  static T Apply(T a, T b) {
+    return b > a ? b : a;
+  }
 };
 // A negative exponent gives 1/x^|y| truncated: 0 but for 1 and -1 (and 0 where ONNX has no answer).
 struct IntPow {
@@ -152,19 +168,27 @@ struct IntPow {
 };
 struct IntNeg {
   template <class T>
-  static T Apply(T x) { return IntSub::Apply<T>(0, x); }
+  static T Apply(T x) {
+    return IntSub::Apply<T>(0, x);
+  }
 };
 struct IntAbs {
   template <class T>
-  static T Apply(T x) { return x < 0 ? IntNeg::Apply<T>(x) : x; }
+  static T Apply(T x) {
+    return x < 0 ? IntNeg::Apply<T>(x) : x;
+  }
 };
 struct IntSign {
   template <class T>
-  static T Apply(T x) { return static_cast<T>((x > 0) - (x < 0)); }
+  static T Apply(T x) {
+    return static_cast<T>((x > 0) - (x < 0));
+  }
 };
 struct IntRelu {
   template <class T>
-  static T Apply(T x) { return x > 0 ? x : T{0}; }
+  static T Apply(T x) {
+    return x > 0 ? x : T{0};
+  }
 };
 
 template <class Op, class T>
@@ -209,10 +233,10 @@ TileFn PickInteger(Types in, DType out) {
 GW_ARITH_TILES(GW_EXPORT)
 #undef GW_EXPORT
 
-#define GW_TILE(Name, inputs)                                                      \
-  TileFn Name(Types in, DType out) {                                               \
-    if (IsFloating(out)) return HWY_DYNAMIC_DISPATCH(PickFloat##Name)(in, out);    \
-    return PickInteger<Int##Name, inputs>(in, out);                                \
+#define GW_TILE(Name, inputs)                                                   \
+  TileFn Name(Types in, DType out) {                                            \
+    if (IsFloating(out)) return HWY_DYNAMIC_DISPATCH(PickFloat##Name)(in, out); \
+    return PickInteger<Int##Name, inputs>(in, out);                             \
   }
 GW_TILE(Add, 2)
 GW_TILE(Sub, 2)

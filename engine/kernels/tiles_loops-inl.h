@@ -1,8 +1,8 @@
 // File: tiles_loops-inl.h
 //
-// Loops that run a vector function over n elements, compiled once per instruction set. A function is
-// a struct with a static `Apply(d, v)` or `Apply(d, a, b)`. Every element goes through Apply as part
-// of a full vector, tails too, so its bits do not depend on where it lies.
+// Loops that run a vector function over n elements, compiled once per instruction set. A function
+// is a struct with a static `Apply(d, v)` or `Apply(d, a, b)`. Every element goes through Apply as
+// part of a full vector, tails too, so its bits do not depend on where it lies.
 // clang-format off
 #if defined(GRADWIRE_ENGINE_KERNELS_TILES_LOOPS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef GRADWIRE_ENGINE_KERNELS_TILES_LOOPS_INL_H_
@@ -24,9 +24,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // One lane: there is no part of a vector.
 template <class D, class T = hn::TFromD<D>>
-HWY_INLINE hn::Vec<D> LoadSome(D d, const T* p, int64_t) { return hn::LoadU(d, p); }
+HWY_INLINE hn::Vec<D> LoadSome(D d, const T* p, int64_t) {
+  return hn::LoadU(d, p);
+}
 template <class D, class T = hn::TFromD<D>>
-HWY_INLINE void StoreSome(hn::Vec<D> v, D d, T* p, int64_t) { hn::StoreU(v, d, p); }
+HWY_INLINE void StoreSome(hn::Vec<D> v, D d, T* p, int64_t) {
+  hn::StoreU(v, d, p);
+}
 
 #elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 
@@ -74,8 +78,8 @@ HWY_INLINE void StoreSome(hn::Vec<D> v, D d, T* p, int64_t n) {
 
 #endif
 
-// In both loops the last full vector is loaded before the first store: it may overlap the one before
-// it, whose elements an in-place run has already replaced.
+// In both loops the last full vector is loaded before the first store: it may overlap the one
+// before it, whose elements an in-place run has already replaced.
 template <class Op, class T>
 void UnaryLoop(const void* const* in, void* out, int64_t n) {
   const hn::ScalableTag<T> d;

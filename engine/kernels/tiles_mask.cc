@@ -1,6 +1,6 @@
-// Comparison, logic, selection and conversion tiles. Plain loops over unlike element types, which the
-// compiler vectorises for each instruction set: no element's result involves rounding, so its bits
-// cannot depend on how.
+// Comparison, logic, selection and conversion tiles. Plain loops over unlike element types, which
+// the compiler vectorises for each instruction set: no element's result involves rounding, so its
+// bits cannot depend on how.
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -17,7 +17,7 @@
 #include "hwy/highway.h"
 
 #ifndef GW_MASK_TILES
-#define GW_COMPARE_TILES(X)  \
+#define GW_COMPARE_TILES(X) \
   X(Equal, ==) X(Less, <) X(LessOrEqual, <=) X(Greater, >) X(GreaterOrEqual, >=)
 #define GW_MASK_TILES(X) \
   X(Equal) X(Less) X(LessOrEqual) X(Greater) X(GreaterOrEqual) X(Not) X(And) X(Or) X(Where) X(Cast)
@@ -28,10 +28,12 @@ namespace gradwire::tiles {
 namespace HWY_NAMESPACE {
 
 #undef GW_COMPARE
-#define GW_COMPARE(Name, op)                                                              \
-  struct Name##Op {                                                                       \
-    template <class T>                                                                    \
-    static HWY_INLINE uint8_t Apply(T a, T b) { return static_cast<uint8_t>(a op b); }    \
+#define GW_COMPARE(Name, op)                    \
+  struct Name##Op {                             \
+    template <class T>                          \
+    static HWY_INLINE uint8_t Apply(T a, T b) { \
+      return static_cast<uint8_t>(a op b);      \
+    }                                           \
   };
 GW_COMPARE_TILES(GW_COMPARE)
 
@@ -155,11 +157,16 @@ TileFn PickOr(Types in, DType out) { return AllBool(in, 2, out) ? &OrLoop : null
 TileFn PickWhere(Types in, DType out) {
   if (in.size() != 3 || in[0] != DType::kBool || in[1] != out || in[2] != out) return nullptr;
   switch (DTypeBytes(out)) {
-    case 1: return &WhereLoop<uint8_t>;
-    case 2: return &WhereLoop<uint16_t>;
-    case 4: return &WhereLoop<uint32_t>;
-    case 8: return &WhereLoop<uint64_t>;
-    default: return nullptr;
+    case 1:
+      return &WhereLoop<uint8_t>;
+    case 2:
+      return &WhereLoop<uint16_t>;
+    case 4:
+      return &WhereLoop<uint32_t>;
+    case 8:
+      return &WhereLoop<uint64_t>;
+    default:
+      return nullptr;
   }
 }
 TileFn PickCast(Types in, DType out) {
@@ -209,24 +216,35 @@ void Fill(const void* in, void* out, int64_t n) {
 TileFn Identity(Types in, DType out) {
   if (in.size() != 1 || in[0] != out) return nullptr;
   switch (DTypeBytes(out)) {
-    case 1: return &CopyLoop<1>;
-    case 2: return &CopyLoop<2>;
-    case 4: return &CopyLoop<4>;
-    case 8: return &CopyLoop<8>;
-    default: return nullptr;
+    case 1:
+      return &CopyLoop<1>;
+    case 2:
+      return &CopyLoop<2>;
+    case 4:
+      return &CopyLoop<4>;
+    case 8:
+      return &CopyLoop<8>;
+    default:
+      return nullptr;
   }
 }
 
 void Splat(const void* in, void* out, int64_t n, int64_t element_bytes) {
   switch (element_bytes) {
-    case 1: return Fill<uint8_t>(in, out, n);
-    case 2: return Fill<uint16_t>(in, out, n);
-    case 4: return Fill<uint32_t>(in, out, n);
-    case 8: return Fill<uint64_t>(in, out, n);
-    default: break;
+    case 1:
+      return Fill<uint8_t>(in, out, n);
+    case 2:
+      return Fill<uint16_t>(in, out, n);
+    case 4:
+      return Fill<uint32_t>(in, out, n);
+    case 8:
+      return Fill<uint64_t>(in, out, n);
+    default:
+      break;
   }
   for (int64_t i = 0; i < n; ++i) {
-    std::memcpy(static_cast<char*>(out) + i * element_bytes, in, static_cast<size_t>(element_bytes));
+    std::memcpy(static_cast<char*>(out) + i * element_bytes, in,
+                static_cast<size_t>(element_bytes));
   }
 }
 

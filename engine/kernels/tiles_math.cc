@@ -13,9 +13,10 @@
 
 // Each has a struct <name>Op below.
 #ifndef GW_MATH_TILES
-#define GW_MATH_UNARY_TILES(X)                                                            \
-  X(Exp) X(Expm1) X(Log) X(Log1p) X(Sin) X(Cos) X(Tan) X(Asin) X(Acos) X(Atan) X(Sinh)    \
-  X(Cosh) X(Asinh) X(Acosh) X(Atanh) X(Tanh) X(Erf) X(Sigmoid) X(Softplus)
+#define GW_MATH_UNARY_TILES(X)                                                                   \
+  X(Exp)                                                                                         \
+  X(Expm1) X(Log) X(Log1p) X(Sin) X(Cos) X(Tan) X(Asin) X(Acos) X(Atan) X(Sinh) X(Cosh) X(Asinh) \
+      X(Acosh) X(Atanh) X(Tanh) X(Erf) X(Sigmoid) X(Softplus)
 #define GW_MATH_TILES(X) GW_MATH_UNARY_TILES(X) X(FloatPow)
 #endif
 
@@ -72,8 +73,8 @@ HWY_INLINE V ExpTail(D d, V r) {
 }
 
 // exp(x) to little more than half a unit in the last place: Highway's Exp, with what the reduction
-// and the sum 1 + r lose carried along; *error gets what the result still lacks. Right everywhere but
-// at NaN, where it gives a number.
+// and the sum 1 + r lose carried along; *error gets what the result still lacks. Right everywhere
+// but at NaN, where it gives a number.
 template <class D, class V>
 HWY_INLINE V ExpNotNan(D d, V x, V* error) {
   x = hn::Min(x, Constant(d, kIsFloat<D> ? 89.0 : 710.0));
@@ -111,10 +112,12 @@ struct ExpOp {
 
 // Functions that SLEEF gets right everywhere and computes lane by lane.
 #undef GW_FROM_SLEEF
-#define GW_FROM_SLEEF(Name)                                                  \
-  struct Name##Op {                                                          \
-    template <class D, class V>                                              \
-    static HWY_INLINE V Apply(D d, V x) { return sleef::Name(d, x); }        \
+#define GW_FROM_SLEEF(Name)               \
+  struct Name##Op {                       \
+    template <class D, class V>           \
+    static HWY_INLINE V Apply(D d, V x) { \
+      return sleef::Name(d, x);           \
+    }                                     \
   };
 GW_FROM_SLEEF(Expm1)
 GW_FROM_SLEEF(Log)
@@ -136,8 +139,8 @@ struct Log1pOp {
 };
 
 // SLEEF reduces all lanes by the method that the largest one needs, and the methods differ in the
-// last bit. So that an element's bits do not depend on its neighbours, each class of magnitudes gets
-// a call of its own, with zeros in the place of the others. Almost always there is one class.
+// last bit. So that an element's bits do not depend on its neighbours, each class of magnitudes
+// gets a call of its own, with zeros in the place of the others. Almost always there is one class.
 template <class Op>
 struct TrigOp {
   template <class D, class V>
@@ -145,8 +148,7 @@ struct TrigOp {
     const V magnitude = hn::Abs(x);
     const auto small = hn::Lt(magnitude, Constant(d, kIsFloat<D> ? 125.0 : 15.0));
     if (HWY_LIKELY(hn::AllTrue(d, small))) return Op::Apply(d, x);
-    const auto up_to_medium =
-        kIsFloat<D> ? small : hn::Lt(magnitude, Constant(d, 1e14));
+    const auto up_to_medium = kIsFloat<D> ? small : hn::Lt(magnitude, Constant(d, 1e14));
     const auto medium = hn::AndNot(small, up_to_medium);
     const auto large = hn::Not(up_to_medium);
     V r = Op::Apply(d, hn::IfThenElseZero(small, x));
@@ -161,22 +163,28 @@ struct TrigOp {
 };
 struct SleefSin {
   template <class D, class V>
-  static HWY_INLINE V Apply(D d, V x) { return sleef::Sin(d, x); }
+  static HWY_INLINE V Apply(D d, V x) {
+    return sleef::Sin(d, x);
+  }
 };
 struct SleefCos {
   template <class D, class V>
-  static HWY_INLINE V Apply(D d, V x) { return sleef::Cos(d, x); }
+  static HWY_INLINE V Apply(D d, V x) {
+    return sleef::Cos(d, x);
+  }
 };
 struct SleefTan {
   template <class D, class V>
-  static HWY_INLINE V Apply(D d, V x) { return sleef::Tan(d, x); }
+  static HWY_INLINE V Apply(D d, V x) {
+    return sleef::Tan(d, x);
+  }
 };
 using SinOp = TrigOp<SleefSin>;
 using CosOp = TrigOp<SleefCos>;
 using TanOp = TrigOp<SleefTan>;
 
-// exp(a)/2 where exp(a) itself may overflow, in which range SLEEF gives up: a - 1 is exact there, and
-// the factor e/2 is a rounded head with the rest added.
+// exp(a)/2 where exp(a) itself may overflow, in which range SLEEF gives up: a - 1 is exact there,
+// and the factor e/2 is a rounded head with the rest added.
 template <class D, class V>
 HWY_INLINE V HalfExp(D d, V a) {
   using T = hn::TFromD<D>;
@@ -187,7 +195,9 @@ HWY_INLINE V HalfExp(D d, V a) {
   return hn::MulAdd(e, hn::Set(d, kHead), hn::Mul(e, hn::Set(d, kRest)));
 }
 template <class D>
-HWY_INLINE double HyperbolicIsExpFrom(D) { return kIsFloat<D> ? 87.0 : 708.0; }
+HWY_INLINE double HyperbolicIsExpFrom(D) {
+  return kIsFloat<D> ? 87.0 : 708.0;
+}
 
 struct SinhOp {
   template <class D, class V>
@@ -352,8 +362,8 @@ namespace gradwire::tiles {
 
 TileFn FloatPow(Types in, DType out);  // called by Pow
 
-#define GW_TILE(Name)       \
-  HWY_EXPORT(Pick##Name);   \
+#define GW_TILE(Name)     \
+  HWY_EXPORT(Pick##Name); \
   TileFn Name(Types in, DType out) { return HWY_DYNAMIC_DISPATCH(Pick##Name)(in, out); }
 GW_MATH_TILES(GW_TILE)
 #undef GW_TILE

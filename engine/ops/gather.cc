@@ -54,8 +54,8 @@ Types InferGatherGrad(const InferArgs& args) {
   }
   if (!fits) {
     return Error(Reason::kShapeMismatch,
-                 absl::StrCat("input ", x.ToString(), " does not hold indices ",
-                              indices.ToString(), " at dimension ", axis));
+                 absl::StrCat("input ", x.ToString(), " does not hold indices ", indices.ToString(),
+                              " at dimension ", axis));
   }
   Dims dims(x.dims().begin(), x.dims().begin() + axis);
   dims.push_back(extent);
@@ -120,8 +120,8 @@ template <typename T>
 void ScatterAdd(const ReferenceArgs& args, const Runs& runs) {
   const TensorView& indices = args.in[1];
   const int64_t count = indices.num_elements();
-  const int64_t width = std::max<int64_t>(kBlockBytes / static_cast<int64_t>(sizeof(T)) /
-                                              std::max<int64_t>(count, 1), 16);
+  const int64_t width = std::max<int64_t>(
+      kBlockBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(count, 1), 16);
   const int64_t column_blocks = (runs.inner + width - 1) / width;
   T* out = static_cast<T*>(args.out[0]);
   ParallelFor(args.threads, runs.outer * column_blocks, [&](int64_t block) {
@@ -144,9 +144,8 @@ absl::Status ReferenceGatherGrad(const ReferenceArgs& args) {
   GW_RETURN_IF_ERROR(CheckIndices(args.in[1], runs.extent));
   if (out.bytes() == 0) return absl::OkStatus();
   std::memset(args.out[0], 0, static_cast<size_t>(out.bytes()));
-  const bool known = VisitNumeric(out.dtype, [&](auto tag) {
-    ScatterAdd<typename decltype(tag)::type>(args, runs);
-  });
+  const bool known = VisitNumeric(
+      out.dtype, [&](auto tag) { ScatterAdd<typename decltype(tag)::type>(args, runs); });
   if (known) return absl::OkStatus();
   return Error(Reason::kDtypeUnsupported, "GatherGrad has no kernel for this type");
 }
@@ -172,8 +171,9 @@ ValueId SimplifyGather(GraphBuilder& b, const NodeView& n, const TensorType& typ
 
 const OpDef kGatherOp = {
     .name = "Gather",
-    .doc = "Slices of the input at `indices` along `axis`; negative indices count from the end, any"
-           " others outside the extent are an error. Derivatives of repeated indices add up.",
+    .doc =
+        "Slices of the input at `indices` along `axis`; negative indices count from the end, any"
+        " others outside the extent are an error. Derivatives of repeated indices add up.",
     .attrs = {{"axis", int64_t{0}}},
     .min_inputs = 2,
     .max_inputs = 2,
@@ -192,41 +192,46 @@ const OpDef kGatherOp = {
                 const int axis = n.Axis(IntAttr(n, "axis", 0), n.type(0).shape.rank());
                 return {Gather(n.b, n.in(0), n.in(1), axis)};
               }}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({5, 3}), Given({4}, {0, 4, -1, 2}, DType::kInt64)}},
-                   {.inputs = {Drawn({2, 5}), Given({2, 2}, {1, 1, 0, -5}, DType::kInt32)},
-                    .attrs = {{"axis", int64_t{1}}}},
-                   {.inputs = {Drawn({2, 3, 2}), Given({}, {2}, DType::kInt64)},
-                    .attrs = {{"axis", int64_t{-2}}}},
-                   {.inputs = {Drawn({4}), Given({3}, {3, 3, 3}, DType::kInt64)}, .opset = 6},
-                   {.inputs = {Drawn({5, 3}), Given({0}, {}, DType::kInt64)}},
-                   {.inputs = {Drawn({3, 0}), Given({2}, {1, 2}, DType::kInt64)}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({5, 3}), Given({4}, {0, 4, -1, 2}, DType::kInt64)}},
+                       {.inputs = {Drawn({2, 5}), Given({2, 2}, {1, 1, 0, -5}, DType::kInt32)},
+                        .attrs = {{"axis", int64_t{1}}}},
+                       {.inputs = {Drawn({2, 3, 2}), Given({}, {2}, DType::kInt64)},
+                        .attrs = {{"axis", int64_t{-2}}}},
+                       {.inputs = {Drawn({4}), Given({3}, {3, 3, 3}, DType::kInt64)}, .opset = 6},
+                       {.inputs = {Drawn({5, 3}), Given({0}, {}, DType::kInt64)}},
+                       {.inputs = {Drawn({3, 0}), Given({2}, {1, 2}, DType::kInt64)}},
+                   }},
 };
 
-const OpDef kGatherGradOp = {
-    .name = "GatherGrad",
-    .doc = "Zeros of `extent` along `axis` with the slices of the input added at the indices, in"
-           " their order: the transpose of Gather.",
-    .attrs = {{"axis", int64_t{0}, true}, {"extent", int64_t{0}, true}},
-    .min_inputs = 2,
-    .max_inputs = 2,
-    .infer = InferGatherGrad,
-    .reference = ReferenceGatherGrad,
-    .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int i, ValueId g) {
-      if (i != 0) return kNoValue;
-      return Gather(b, g, n.in[1], static_cast<int>(n.attrs.Int("axis")));
-    }},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({3, 2}), Given({3}, {4, 0, 4}, DType::kInt64)},
-                    .attrs = {{"axis", int64_t{0}}, {"extent", int64_t{5}}}},
-                   {.inputs = {Drawn({2, 2, 2, 3}), Given({2, 2}, {0, -1, 1, 1}, DType::kInt32)},
-                    .attrs = {{"axis", int64_t{1}}, {"extent", int64_t{3}}}},
-                   {.inputs = {Drawn({2}), Given({}, {1}, DType::kInt64)},
-                    .attrs = {{"axis", int64_t{0}}, {"extent", int64_t{2}}}},
-                   {.inputs = {Drawn({0, 2}), Given({0}, {}, DType::kInt64)},
-                    .attrs = {{"axis", int64_t{0}}, {"extent", int64_t{3}}}},
-               }},
+const OpDef kGatherGradOp =
+    {
+        .name = "GatherGrad",
+        .doc =
+            "Zeros of `extent` along `axis` with the slices of the input added at the indices, in"
+            " their order: the transpose of Gather.",
+        .attrs = {{"axis", int64_t{0}, true}, {"extent", int64_t{0}, true}},
+        .min_inputs = 2,
+        .max_inputs = 2,
+        .infer = InferGatherGrad,
+        .reference = ReferenceGatherGrad,
+        .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int i, ValueId g) {
+          if (i != 0) return kNoValue;
+          return Gather(b, g, n.in[1], static_cast<int>(n.attrs.Int("axis")));
+        }},
+        .domain = {.samples =
+                       {
+                           {.inputs = {Drawn({3, 2}), Given({3}, {4, 0, 4}, DType::kInt64)},
+                            .attrs = {{"axis", int64_t{0}}, {"extent", int64_t{5}}}},
+                           {.inputs = {Drawn({2, 2, 2, 3}), Given({2, 2},
+                                                                  {0, -1, 1, 1}, DType::kInt32)},
+                            .attrs = {{"axis", int64_t{1}}, {"extent", int64_t{3}}}},
+                           {.inputs = {Drawn({2}), Given({}, {1}, DType::kInt64)},
+                            .attrs = {{"axis", int64_t{0}}, {"extent", int64_t{2}}}},
+                           {.inputs = {Drawn({0, 2}), Given({0}, {}, DType::kInt64)},
+                            .attrs = {{"axis", int64_t{0}}, {"extent", int64_t{3}}}},
+                       }},
 };
 
 // ---- Pad
@@ -369,7 +374,8 @@ std::vector<ValueId> ImportPad(NodeImport& n) {
   const std::string mode = StringAttr(n, "mode", "constant");
   if (mode != "constant" && mode != "reflect" && mode != "edge" &&
       (mode != "wrap" || n.opset < 19)) {
-    n.Fail(Reason::kInvalidModel, absl::StrCat("mode \"", mode, "\" is not one of opset ", n.opset));
+    n.Fail(Reason::kInvalidModel,
+           absl::StrCat("mode \"", mode, "\" is not one of opset ", n.opset));
     return {};
   }
   std::optional<Pads> pads = ReadPads(n);
@@ -379,30 +385,34 @@ std::vector<ValueId> ImportPad(NodeImport& n) {
   return {mode == "constant" ? PadWithValue(n, x, *pads) : PadByIndex(n, x, *pads, mode)};
 }
 
-const OpDef kPadOp = {
-    .name = "Pad",
-    .doc = "The input with elements added around it: a value (`constant`), the edge (`edge`), a"
-           " mirror image (`reflect`) or the other side (`wrap`). Negative pads cut off.",
-    .max_inputs = 4,
-    .onnx = {{.name = "Pad", .since = 2, .import = ImportPad}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 3}), FrozenVector({1, 0, 0, 2})}},
-                   {.inputs = {Drawn({2, 3}), FrozenVector({0, 1, 1, 1}), Drawn({})}},
-                   {.inputs = {Drawn({4, 5}), FrozenVector({-1, 2, 1, -3})}, .opset = 11},
-                   {.inputs = {Drawn({2, 3}), FrozenVector({2, 1}), Absent(), FrozenVector({-1})},
-                    .opset = 18},
-                   {.inputs = {Drawn({2, 3})},
-                    .attrs = {{"pads", Ints({0, 1, 2, 0})}, {"value", 1.5}},
-                    .opset = 6},
-                   {.inputs = {Drawn({3, 4}), FrozenVector({2, 1, 0, 3})},
-                    .attrs = {{"mode", std::string("reflect")}}},
-                   {.inputs = {Drawn({3, 4}), FrozenVector({2, 0, 0, 5})},
-                    .attrs = {{"mode", std::string("edge")}}},
-                   {.inputs = {Drawn({3, 2}), FrozenVector({4, 0, 2, 1})},
-                    .attrs = {{"mode", std::string("wrap")}},
-                    .opset = 19},
-                   {.inputs = {Drawn({0, 2}), FrozenVector({1, 0, 1, 0})}},
-               }},
+const OpDef kPadOp =
+    {
+        .name = "Pad",
+        .doc =
+            "The input with elements added around it: a value (`constant`), the edge (`edge`), a"
+            " mirror image (`reflect`) or the other side (`wrap`). Negative pads cut off.",
+        .max_inputs = 4,
+        .onnx = {{.name = "Pad", .since = 2, .import = ImportPad}},
+        .domain =
+            {.samples =
+                 {
+                     {.inputs = {Drawn({2, 3}), FrozenVector({1, 0, 0, 2})}},
+                     {.inputs = {Drawn({2, 3}), FrozenVector({0, 1, 1, 1}), Drawn({})}},
+                     {.inputs = {Drawn({4, 5}), FrozenVector({-1, 2, 1, -3})}, .opset = 11},
+                     {.inputs = {Drawn({2, 3}), FrozenVector({2, 1}), Absent(), FrozenVector({-1})},
+                      .opset = 18},
+                     {.inputs = {Drawn({2, 3})},
+                      .attrs = {{"pads", Ints({0, 1, 2, 0})}, {"value", 1.5}},
+                      .opset = 6},
+                     {.inputs = {Drawn({3, 4}), FrozenVector({2, 1, 0, 3})},
+                      .attrs = {{"mode", std::string("reflect")}}},
+                     {.inputs = {Drawn({3, 4}), FrozenVector({2, 0, 0, 5})},
+                      .attrs = {{"mode", std::string("edge")}}},
+                     {.inputs = {Drawn({3, 2}), FrozenVector({4, 0, 2, 1})},
+                      .attrs = {{"mode", std::string("wrap")}},
+                      .opset = 19},
+                     {.inputs = {Drawn({0, 2}), FrozenVector({1, 0, 1, 0})}},
+                 }},
 };
 
 }  // namespace

@@ -174,8 +174,8 @@ Outputs ImportSlice(NodeImport& n) {
   std::vector<bool> seen(first.size(), false);
   Dims dims = in.dims();
   for (size_t i = 0; i < count; ++i) {
-    const auto axis = static_cast<size_t>(
-        n.Axis(axes ? (*axes)[i] : static_cast<int64_t>(i), in.rank()));
+    const auto axis =
+        static_cast<size_t>(n.Axis(axes ? (*axes)[i] : static_cast<int64_t>(i), in.rank()));
     const int64_t step = steps ? (*steps)[i] : 1;
     if (!n.b.ok()) return {};
     if (seen[axis] || step == 0) {
@@ -193,57 +193,65 @@ Outputs ImportSlice(NodeImport& n) {
 
 const OpDef kSliceOp = {
     .name = "Slice",
-    .doc = "`x[starts + i * steps]` in each dimension, ONNX's starts and ends clamped to the extents."
-           " Moves no data.",
+    .doc =
+        "`x[starts + i * steps]` in each dimension, ONNX's starts and ends clamped to the extents."
+        " Moves no data.",
     .attrs = kWindowAttrs,
     .infer = InferSlice,
     .reference = ReadView<SliceLayout>,
     .simplify = SimplifySlice,
     .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int, ValueId g) {
-      return Unslice(b, g, n.attrs.Ints("starts"), n.attrs.Ints("steps"),
-                     Shape(b.shape(n.in[0])));
+      return Unslice(b, g, n.attrs.Ints("starts"), n.attrs.Ints("steps"), Shape(b.shape(n.in[0])));
     }},
     .lowering = View{SliceLayout},
     .onnx = {{.name = "Slice", .since = 1, .import = ImportSlice}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({5, 4}), FrozenVector({1, 0}), FrozenVector({4, 3})}},
-                   {.inputs = {Drawn({5, 4}), FrozenVector({-1}), FrozenVector({-100}),
-                               FrozenVector({-2}), FrozenVector({-2})}},
-                   {.inputs = {Drawn({5, 4}), FrozenVector({1}), FrozenVector({1000}),
-                               FrozenVector({0}), FrozenVector({3})}},
-                   {.inputs = {Drawn({5, 4}), FrozenVector({3}), FrozenVector({2})}},
-                   {.inputs = {Drawn({5, 4})},
-                    .attrs = {{"starts", Ints({0, 1})}, {"ends", Ints({2, -1})}},
-                    .opset = 9},
-                   {.inputs = {Drawn({2, 5, 3})},
-                    .attrs = {{"starts", Ints({2})}, {"ends", Ints({9})}, {"axes", Ints({1})}},
-                    .opset = 6},
-                   {.inputs = {Drawn({0, 3}), FrozenVector({0}), FrozenVector({1})}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({5, 4}), FrozenVector({1, 0}), FrozenVector({4, 3})}},
+                       {.inputs = {Drawn({5, 4}), FrozenVector({-1}), FrozenVector({-100}),
+                                   FrozenVector({-2}), FrozenVector({-2})}},
+                       {.inputs = {Drawn({5, 4}), FrozenVector({1}), FrozenVector({1000}),
+                                   FrozenVector({0}), FrozenVector({3})}},
+                       {.inputs = {Drawn({5, 4}), FrozenVector({3}), FrozenVector({2})}},
+                       {.inputs = {Drawn({5, 4})},
+                        .attrs = {{"starts", Ints({0, 1})}, {"ends", Ints({2, -1})}},
+                        .opset = 9},
+                       {.inputs = {Drawn({2, 5, 3})},
+                        .attrs = {{"starts", Ints({2})}, {"ends", Ints({9})}, {"axes", Ints({1})}},
+                        .opset = 6},
+                       {.inputs = {Drawn({0, 3}), FrozenVector({0}), FrozenVector({1})}},
+                   }},
 };
 
 const OpDef kUnsliceOp = {
     .name = "Unslice",
-    .doc = "Zeros of `shape` with the input placed at `starts + i * steps`: the transpose of Slice.",
+    .doc =
+        "Zeros of `shape` with the input placed at `starts + i * steps`: the transpose of Slice.",
     .attrs = kWindowAttrs,
     .infer = InferUnslice,
     .reference = ReferenceUnslice,
-    .simplify = [](GraphBuilder& b, const NodeView& n, const TensorType& type) {
-      return b.shape(n.in[0]) == type.shape && StepsByOne(n.attrs) ? n.in[0] : kNoValue;
-    },
+    .simplify =
+        [](GraphBuilder& b, const NodeView& n, const TensorType& type) {
+          return b.shape(n.in[0]) == type.shape && StepsByOne(n.attrs) ? n.in[0] : kNoValue;
+        },
     .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int, ValueId g) {
       return Slice(b, g, n.attrs.Ints("starts"), n.attrs.Ints("steps"), Shape(b.shape(n.in[0])));
     }},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 3})},
-                    .attrs = {{"starts", Ints({1, 0})}, {"steps", Ints({2, 1})},
-                              {"shape", Ints({5, 3})}}},
-                   {.inputs = {Drawn({3})},
-                    .attrs = {{"starts", Ints({4})}, {"steps", Ints({-2})}, {"shape", Ints({6})}}},
-                   {.inputs = {Drawn({0, 2})},
-                    .attrs = {{"starts", Ints({0, 1})}, {"steps", Ints({1, 1})},
-                              {"shape", Ints({2, 3})}}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({2, 3})},
+                        .attrs = {{"starts", Ints({1, 0})},
+                                  {"steps", Ints({2, 1})},
+                                  {"shape", Ints({5, 3})}}},
+                       {.inputs = {Drawn({3})},
+                        .attrs = {{"starts", Ints({4})},
+                                  {"steps", Ints({-2})},
+                                  {"shape", Ints({6})}}},
+                       {.inputs = {Drawn({0, 2})},
+                        .attrs = {{"starts", Ints({0, 1})},
+                                  {"steps", Ints({1, 1})},
+                                  {"shape", Ints({2, 3})}}},
+                   }},
 };
 
 // ---- Split
@@ -308,25 +316,27 @@ Outputs ImportSplit(NodeImport& n) {
 
 const OpDef kSplitOp = {
     .name = "Split",
-    .doc = "Consecutive slices along `axis`: of the extents `split`, or equal ones (from opset 18 on"
-           " the last may be smaller).",
+    .doc =
+        "Consecutive slices along `axis`: of the extents `split`, or equal ones (from opset 18 on"
+        " the last may be smaller).",
     .max_inputs = 2,
     .onnx = {{.name = "Split", .since = 2, .import = ImportSplit}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({6, 2})}, .opset = 13, .num_outputs = 3},
-                   {.inputs = {Drawn({2, 5}), FrozenVector({2, 0, 3})},
-                    .attrs = {{"axis", int64_t{-1}}},
-                    .num_outputs = 3},
-                   {.inputs = {Drawn({2, 5})},
-                    .attrs = {{"axis", int64_t{1}}, {"split", Ints({1, 4})}},
-                    .opset = 11,
-                    .num_outputs = 2},
-                   {.inputs = {Drawn({7})},
-                    .attrs = {{"num_outputs", int64_t{3}}},
-                    .opset = 18,
-                    .num_outputs = 3},
-                   {.inputs = {Drawn({0, 2})}, .opset = 13, .num_outputs = 2},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({6, 2})}, .opset = 13, .num_outputs = 3},
+                       {.inputs = {Drawn({2, 5}), FrozenVector({2, 0, 3})},
+                        .attrs = {{"axis", int64_t{-1}}},
+                        .num_outputs = 3},
+                       {.inputs = {Drawn({2, 5})},
+                        .attrs = {{"axis", int64_t{1}}, {"split", Ints({1, 4})}},
+                        .opset = 11,
+                        .num_outputs = 2},
+                       {.inputs = {Drawn({7})},
+                        .attrs = {{"num_outputs", int64_t{3}}},
+                        .opset = 18,
+                        .num_outputs = 3},
+                       {.inputs = {Drawn({0, 2})}, .opset = 13, .num_outputs = 2},
+                   }},
 };
 
 // ---- Concat
@@ -335,8 +345,9 @@ Types InferConcat(const InferArgs& args) {
   const TensorType& first = args.in[0];
   const int64_t axis = args.attrs.Int("axis");
   if (axis < 0 || axis >= first.shape.rank()) {
-    return Error(Reason::kShapeMismatch, absl::StrCat("axis ", axis, " is outside the dimensions of ",
-                                                      first.shape.ToString()));
+    return Error(
+        Reason::kShapeMismatch,
+        absl::StrCat("axis ", axis, " is outside the dimensions of ", first.shape.ToString()));
   }
   std::vector<int64_t> dims = ToVector(first.shape.dims());
   int64_t& extent = dims[static_cast<size_t>(axis)];
@@ -352,10 +363,10 @@ Types InferConcat(const InferArgs& args) {
       fits = d == axis || next.shape[d] == first.shape[d];
     }
     if (!fits) {
-      return Error(Reason::kShapeMismatch,
-                   absl::StrCat("input 0 is ", first.shape.ToString(), ", input ", i, " ",
-                                next.shape.ToString(), "; they may differ in dimension ", axis,
-                                " only"));
+      return Error(
+          Reason::kShapeMismatch,
+          absl::StrCat("input 0 is ", first.shape.ToString(), ", input ", i, " ",
+                       next.shape.ToString(), "; they may differ in dimension ", axis, " only"));
     }
     extent = SaturatingAdd(extent, next.shape[static_cast<int>(axis)]);
   }
@@ -417,36 +428,42 @@ std::vector<ValueId> ConcatJvp(GraphBuilder& b, const NodeView& n, absl::Span<co
   return {Concat(b, parts, static_cast<int>(n.attrs.Int("axis")))};
 }
 
-const OpDef kConcatOp = {
-    .name = "Concat",
-    .doc = "The inputs one after the other along `axis`.",
-    .attrs = {{"axis", int64_t{0}, true}},
-    .min_inputs = 1,
-    .max_inputs = kVariadic,
-    .infer = InferConcat,
-    .reference = ReferenceConcat,
-    .simplify = [](GraphBuilder&, const NodeView& n, const TensorType&) {
-      return n.in.size() == 1 ? n.in[0] : kNoValue;
-    },
-    .derivative = General{ConcatVjp, ConcatJvp},
-    .onnx = {{.name = "Concat",
-              .since = 4,
-              .import = [](NodeImport& n) -> Outputs {
-                if (!TakesInputs(n, std::max(n.num_inputs(), 1), kVariadic)) return {};
-                if (!n.attrs.Has("axis")) n.Fail(Reason::kInvalidModel, "attribute axis is missing");
-                const int axis = n.Axis(IntAttr(n, "axis", 0), n.type(0).shape.rank());
-                if (!n.b.ok()) return {};
-                return {Concat(n.b, n.inputs(), axis)};
-              }}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 3}), Drawn({2, 1}), Drawn({2, 2})},
-                    .attrs = {{"axis", int64_t{1}}}},
-                   {.inputs = {Drawn({2, 3}), Drawn({4, 3})}, .attrs = {{"axis", int64_t{-2}}}},
-                   {.inputs = {Drawn({3})}, .attrs = {{"axis", int64_t{0}}}, .opset = 6},
-                   {.inputs = {Drawn({0, 3}), Drawn({2, 3})}, .attrs = {{"axis", int64_t{0}}}},
-                   {.inputs = {Drawn({2, 2, 1, 2}), Drawn({2, 2, 3, 2})},
-                    .attrs = {{"axis", int64_t{2}}}},
-               }},
+const OpDef
+    kConcatOp =
+        {
+            .name = "Concat",
+            .doc = "The inputs one after the other along `axis`.",
+            .attrs = {{"axis", int64_t{0}, true}},
+            .min_inputs = 1,
+            .max_inputs = kVariadic,
+            .infer = InferConcat,
+            .reference = ReferenceConcat,
+            .simplify = [](GraphBuilder&, const NodeView& n,
+                           const TensorType&) { return n.in.size() == 1 ? n.in[0] : kNoValue; },
+            .derivative = General{ConcatVjp, ConcatJvp},
+            .onnx = {{.name = "Concat",
+                      .since = 4,
+                      .import = [](NodeImport& n) -> Outputs {
+                        if (!TakesInputs(n, std::max(n.num_inputs(), 1), kVariadic)) return {};
+                        if (!n.attrs.Has("axis"))
+                          n.Fail(Reason::kInvalidModel, "attribute axis is missing");
+                        const int axis = n.Axis(IntAttr(n, "axis", 0), n.type(0).shape.rank());
+                        if (!n.b.ok()) return {};
+                        return {Concat(n.b, n.inputs(), axis)};
+                      }}},
+            .domain =
+                {.samples =
+                     {
+                         {.inputs = {Drawn({2, 3}), Drawn({2, 1}), Drawn({2, 2})},
+                          .attrs = {{"axis", int64_t{1}}}},
+                         {.inputs = {Drawn({2, 3}), Drawn({4, 3})},
+                          .attrs = {{"axis", int64_t{-2}}}},
+                         {.inputs = {Drawn({3})}, .attrs = {{"axis", int64_t{0}}}, .opset = 6},
+                         {.inputs = {Drawn({0, 3}), Drawn({2, 3})},
+                          .attrs = {{"axis", int64_t{0}}}},
+                         {.inputs = {Drawn({2, 2, 1, 2}), Drawn({2, 2, 3, 2})},
+                          .attrs = {{"axis", int64_t{2}}}},
+                     }},
 };
 
 }  // namespace

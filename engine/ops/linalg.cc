@@ -18,9 +18,8 @@ absl::StatusOr<std::vector<TensorType>> InferMatMul(const InferArgs& args) {
   }
   const int rx = x.shape.rank(), ry = y.shape.rank();
   if (rx < 2 || ry < 2) {
-    return Error(Reason::kShapeMismatch,
-                 absl::StrCat("expected matrices: lhs ", x.shape.ToString(), ", rhs ",
-                              y.shape.ToString()));
+    return Error(Reason::kShapeMismatch, absl::StrCat("expected matrices: lhs ", x.shape.ToString(),
+                                                      ", rhs ", y.shape.ToString()));
   }
   if (x.shape[rx - 1] != y.shape[ry - 2]) {
     return Error(Reason::kShapeMismatch,
@@ -82,22 +81,24 @@ absl::Status ReferenceMatMul(const ReferenceArgs& args) {
 
 const OpDef kMatMulOp = {
     .name = "MatMul",
-    .doc = "Matrix product `[..., M, K] x [..., K, N]`; leading dimensions broadcast. A one-dimensional"
-           " operand is a row on the left, a column on the right. Sums of FLOAT may be taken in any"
-           " fixed order; the reference adds in double.",
+    .doc =
+        "Matrix product `[..., M, K] x [..., K, N]`; leading dimensions broadcast. A "
+        "one-dimensional"
+        " operand is a row on the left, a column on the right. Sums of FLOAT may be taken in any"
+        " fixed order; the reference adds in double.",
     .min_inputs = 2,
     .max_inputs = 2,
     .infer = InferMatMul,
     .reference = ReferenceMatMul,
-    .derivative = Bilinear{
-        .lhs = [](GraphBuilder& b, const NodeView& n, ValueId g) {
-          return MatMul(b, g, MatrixTranspose(b, n.in[1]));
-        },
-        .rhs = [](GraphBuilder& b, const NodeView& n, ValueId g) {
-          return MatMul(b, MatrixTranspose(b, n.in[0]), g);
-        }},
+    .derivative =
+        Bilinear{.lhs = [](GraphBuilder& b, const NodeView& n,
+                           ValueId g) { return MatMul(b, g, MatrixTranspose(b, n.in[1])); },
+                 .rhs = [](GraphBuilder& b, const NodeView& n,
+                           ValueId g) { return MatMul(b, MatrixTranspose(b, n.in[0]), g); }},
     .lowering = Primitive{PrimitiveKind::kMatMul},
-    .onnx = {{.name = "MatMul", .since = 1, .import = [](NodeImport& n) -> std::vector<ValueId> {
+    .onnx = {{.name = "MatMul",
+              .since = 1,
+              .import = [](NodeImport& n) -> std::vector<ValueId> {
                 if (!TakesInputs(n, 2, 2)) return {};
                 const Shape x = n.type(0).shape, y = n.type(1).shape;
                 if (x.rank() == 0 || y.rank() == 0) {
@@ -115,18 +116,19 @@ const OpDef kMatMulOp = {
                 if (x.rank() == 1) dims.erase(dims.end() - (y.rank() == 1 ? 1 : 2));
                 return {Reshape(n.b, product, Shape(dims))};
               }}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 3}), Drawn({3, 4})}},
-                   {.inputs = {Drawn({3}), Drawn({3})}},
-                   {.inputs = {Drawn({3}), Drawn({2, 3, 4})}},
-                   {.inputs = {Drawn({2, 2, 3}), Drawn({3})}},
-                   {.inputs = {Drawn({2, 1, 2, 3}), Drawn({5, 3, 2})}},
-                   {.inputs = {Drawn({4, 2, 3}), Drawn({3, 5})}},
-                   {.inputs = {Drawn({2, 3}), Drawn({2, 3, 2})}},
-                   {.inputs = {Drawn({2, 0}), Drawn({0, 3})}},
-                   {.inputs = {Drawn({0, 2}), Drawn({2, 3})}},
-                   {.inputs = {Drawn({17, 33}), Drawn({33, 9})}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({2, 3}), Drawn({3, 4})}},
+                       {.inputs = {Drawn({3}), Drawn({3})}},
+                       {.inputs = {Drawn({3}), Drawn({2, 3, 4})}},
+                       {.inputs = {Drawn({2, 2, 3}), Drawn({3})}},
+                       {.inputs = {Drawn({2, 1, 2, 3}), Drawn({5, 3, 2})}},
+                       {.inputs = {Drawn({4, 2, 3}), Drawn({3, 5})}},
+                       {.inputs = {Drawn({2, 3}), Drawn({2, 3, 2})}},
+                       {.inputs = {Drawn({2, 0}), Drawn({0, 3})}},
+                       {.inputs = {Drawn({0, 2}), Drawn({2, 3})}},
+                       {.inputs = {Drawn({17, 33}), Drawn({33, 9})}},
+                   }},
 };
 
 ValueId Scaled(GraphBuilder& b, ValueId x, double factor) {
@@ -136,7 +138,7 @@ ValueId Scaled(GraphBuilder& b, ValueId x, double factor) {
 // A type in which the factor has a meaning: 0.5 of an integer has none.
 bool FactorFits(NodeImport& n, absl::string_view name, double factor) {
   if (IsFloating(n.type(0).dtype) || (factor == static_cast<double>(static_cast<int32_t>(
-      std::max(-1e9, std::min(1e9, factor)))))) {
+                                                    std::max(-1e9, std::min(1e9, factor)))))) {
     return true;
   }
   n.Fail(Reason::kDtypeUnsupported, absl::StrCat(name, " is ", factor, ", expected an integer for ",
@@ -148,8 +150,8 @@ std::vector<ValueId> ImportGemm(NodeImport& n) {
   if (!TakesInputs(n, n.opset < 11 ? 3 : 2, 3)) return {};
   for (int i = 0; i < 2; ++i) {
     if (n.type(i).shape.rank() != 2) {
-      n.Fail(Reason::kShapeMismatch, absl::StrCat("input ", i, " is ", n.type(i).shape.ToString(),
-                                                  ", expected rank 2"));
+      n.Fail(Reason::kShapeMismatch,
+             absl::StrCat("input ", i, " is ", n.type(i).shape.ToString(), ", expected rank 2"));
       return {};
     }
   }
@@ -164,34 +166,41 @@ std::vector<ValueId> ImportGemm(NodeImport& n) {
   const Shape out = n.b.shape(product), c = n.type(2).shape;
   const bool broadcast = n.opset >= 7 || IntAttr(n, "broadcast", 0) != 0;
   if (broadcast ? !BroadcastsTo(c, out) : c != out) {
-    n.Fail(Reason::kShapeMismatch, absl::StrCat("C is ", c.ToString(), ", expected ",
-                                                broadcast ? "what broadcasts to " : "",
-                                                out.ToString()));
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("C is ", c.ToString(), ", expected ",
+                        broadcast ? "what broadcasts to " : "", out.ToString()));
     return {};
   }
   return {Add(n.b, product, Scaled(n.b, n.in(2), beta))};
 }
 
-const OpDef kGemmOp = {
-    .name = "Gemm",
-    .doc = "`alpha * A' * B' + beta * C`, where `'` transposes as `transA` and `transB` say; C is"
-           " broadcast to the product. C is not read where beta is 0.",
-    .min_inputs = 2,
-    .max_inputs = 3,
-    .onnx = {{.name = "Gemm", .since = 6, .import = ImportGemm}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 3}), Drawn({3, 4}), Drawn({4})}},
-                   {.inputs = {Drawn({2, 3}), Drawn({3, 4})}},
-                   {.inputs = {Drawn({3, 2}), Drawn({4, 3}), Drawn({2, 1})},
-                    .attrs = {{"alpha", 0.5}, {"beta", 2.0}, {"transA", int64_t{1}},
-                              {"transB", int64_t{1}}}},
-                   {.inputs = {Drawn({2, 3}), Drawn({4, 3}), Drawn({})},
-                    .attrs = {{"transB", int64_t{1}}, {"beta", 0.25}}, .opset = 9},
-                   {.inputs = {Drawn({2, 3}), Drawn({3, 4}), Drawn({4})},
-                    .attrs = {{"broadcast", int64_t{1}}}, .opset = 6},
-                   {.inputs = {Drawn({2, 3}), Drawn({3, 4}), Drawn({2, 4})}, .opset = 6},
-                   {.inputs = {Drawn({0, 3}), Drawn({3, 4}), Drawn({4})}},
-               }},
+const OpDef kGemmOp =
+    {
+        .name = "Gemm",
+        .doc =
+            "`alpha * A' * B' + beta * C`, where `'` transposes as `transA` and `transB` say; C is"
+            " broadcast to the product. C is not read where beta is 0.",
+        .min_inputs = 2,
+        .max_inputs = 3,
+        .onnx = {{.name = "Gemm", .since = 6, .import = ImportGemm}},
+        .domain = {.samples =
+                       {
+                           {.inputs = {Drawn({2, 3}), Drawn({3, 4}), Drawn({4})}},
+                           {.inputs = {Drawn({2, 3}), Drawn({3, 4})}},
+                           {.inputs = {Drawn({3, 2}), Drawn({4, 3}), Drawn({2, 1})},
+                            .attrs = {{"alpha", 0.5},
+                                      {"beta", 2.0},
+                                      {"transA", int64_t{1}},
+                                      {"transB", int64_t{1}}}},
+                           {.inputs = {Drawn({2, 3}), Drawn({4, 3}), Drawn({})},
+                            .attrs = {{"transB", int64_t{1}}, {"beta", 0.25}},
+                            .opset = 9},
+                           {.inputs = {Drawn({2, 3}), Drawn({3, 4}), Drawn({4})},
+                            .attrs = {{"broadcast", int64_t{1}}},
+                            .opset = 6},
+                           {.inputs = {Drawn({2, 3}), Drawn({3, 4}), Drawn({2, 4})}, .opset = 6},
+                           {.inputs = {Drawn({0, 3}), Drawn({3, 4}), Drawn({4})}},
+                       }},
 };
 
 }  // namespace

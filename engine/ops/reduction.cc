@@ -51,9 +51,13 @@ struct SumStep {
   template <typename T>
   using Total = std::conditional_t<std::is_floating_point_v<T>, double, uint64_t>;
   template <typename T>
-  static Total<T> Start() { return 0; }
+  static Total<T> Start() {
+    return 0;
+  }
   template <typename T>
-  static void Take(Total<T>* total, T x) { *total += static_cast<Total<T>>(x); }
+  static void Take(Total<T>* total, T x) {
+    *total += static_cast<Total<T>>(x);
+  }
 };
 // NaN wins over everything, as in NumPy and PyTorch; over nothing the result is the least value.
 struct MaxStep {
@@ -138,14 +142,14 @@ ValueId TieShares(GraphBuilder& b, const NodeView& n) {
 }
 
 const General kExtremum = {
-    .vjp = [](GraphBuilder& b, const NodeView& n, absl::Span<const ValueId> g)
-        -> std::vector<ValueId> {
+    .vjp = [](GraphBuilder& b, const NodeView& n,
+              absl::Span<const ValueId> g) -> std::vector<ValueId> {
       const ValueId kept =
           Reshape(b, g[0], ReducedShape(b.shape(n.in[0]), n.attrs.Ints("axes"), true));
       return {Mul(b, TieShares(b, n), kept)};
     },
-    .jvp = [](GraphBuilder& b, const NodeView& n, absl::Span<const ValueId> t)
-        -> std::vector<ValueId> {
+    .jvp = [](GraphBuilder& b, const NodeView& n,
+              absl::Span<const ValueId> t) -> std::vector<ValueId> {
       return {ReduceSum(b, Mul(b, TieShares(b, n), t[0]), n.attrs.Ints("axes"))};
     }};
 
@@ -240,8 +244,9 @@ const std::vector<AttrDef> kReduceAttrs = {{"axes", std::vector<int64_t>(), true
 
 const OpDef kReduceSumOp = {
     .name = "ReduceSum",
-    .doc = "Sum over `axes`, all where none are given; 0 over nothing. The order of additions is"
-           " fixed; the reference adds FLOAT in double.",
+    .doc =
+        "Sum over `axes`, all where none are given; 0 over nothing. The order of additions is"
+        " fixed; the reference adds FLOAT in double.",
     .attrs = kReduceAttrs,
     .infer = InferReduce,
     .reference = ReferenceReduce<SumStep>,
@@ -254,8 +259,9 @@ const OpDef kReduceSumOp = {
 
 const OpDef kReduceMaxOp = {
     .name = "ReduceMax",
-    .doc = "Maximum over `axes`; NaN if there is one, the least value over nothing. Elements that"
-           " attain it share its derivative equally, as in PyTorch's amax.",
+    .doc =
+        "Maximum over `axes`; NaN if there is one, the least value over nothing. Elements that"
+        " attain it share its derivative equally, as in PyTorch's amax.",
     .attrs = kReduceAttrs,
     .infer = InferReduce,
     .reference = ReferenceReduce<MaxStep>,
@@ -268,8 +274,9 @@ const OpDef kReduceMaxOp = {
 
 const OpDef kReduceMinOp = {
     .name = "ReduceMin",
-    .doc = "Minimum over `axes`; NaN if there is one, the greatest value over nothing. Elements that"
-           " attain it share its derivative equally, as in PyTorch's amin.",
+    .doc =
+        "Minimum over `axes`; NaN if there is one, the greatest value over nothing. Elements that"
+        " attain it share its derivative equally, as in PyTorch's amin.",
     .attrs = kReduceAttrs,
     .infer = InferReduce,
     .reference = ReferenceReduce<MinStep>,
@@ -379,8 +386,8 @@ ValueId SumTo(GraphBuilder& b, ValueId x, const Shape& shape) {
   const Shape in = b.shape(x);
   if (in == shape) return x;
   if (!BroadcastsTo(shape, in)) {
-    b.Fail(Error(Reason::kShapeMismatch, absl::StrCat("cannot sum ", in.ToString(), " down to ",
-                                                      shape.ToString())));
+    b.Fail(Error(Reason::kShapeMismatch,
+                 absl::StrCat("cannot sum ", in.ToString(), " down to ", shape.ToString())));
     return kNoValue;
   }
   const int lead = in.rank() - shape.rank();
@@ -392,8 +399,8 @@ ValueId SumTo(GraphBuilder& b, ValueId x, const Shape& shape) {
 }
 
 std::vector<const OpDef*> ReductionOps() {
-  return {&kReduceSumOp,  &kReduceMaxOp,       &kReduceMinOp, &kReduceMeanOp,   &kReduceProdOp,
-          &kReduceLogSumExpOp, &kReduceL1Op, &kReduceL2Op,  &kReduceLogSumOp, &kReduceSumSquareOp};
+  return {&kReduceSumOp,       &kReduceMaxOp, &kReduceMinOp, &kReduceMeanOp,   &kReduceProdOp,
+          &kReduceLogSumExpOp, &kReduceL1Op,  &kReduceL2Op,  &kReduceLogSumOp, &kReduceSumSquareOp};
 }
 
 }  // namespace gradwire

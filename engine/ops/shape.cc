@@ -28,8 +28,8 @@ absl::Status CopyDense(const ReferenceArgs& args) {
 Outputs ImportConstant(NodeImport& n) {
   if (!TakesInputs(n, 0, 0)) return {};
   if (n.attrs.entries().size() != 1) {
-    n.Fail(Reason::kInvalidModel, absl::StrCat("has ", n.attrs.entries().size(),
-                                               " attributes, expected one value"));
+    n.Fail(Reason::kInvalidModel,
+           absl::StrCat("has ", n.attrs.entries().size(), " attributes, expected one value"));
     return {};
   }
   const auto& [name, value] = n.attrs.entries()[0];
@@ -64,35 +64,42 @@ Outputs ImportConstant(NodeImport& n) {
 
 }  // namespace
 
-const OpDef kConstantOp = {
-    .name = "Constant",
-    .doc = "A value that is part of the graph.",
-    .attrs = {{"value", Tensor(), true}},
-    .min_inputs = 0,
-    .max_inputs = 0,
-    .infer = [](const InferArgs& args) -> absl::StatusOr<std::vector<TensorType>> {
-      const Tensor& value = args.attrs.tensor("value");
-      if (value.empty() || value.dtype() == DType::kUndefined) {
-        return Error(Reason::kInvalidModel, "attribute value holds no tensor");
-      }
-      return std::vector<TensorType>{value.type()};
-    },
-    .reference = [](const ReferenceArgs& args) {
-      const Tensor& value = args.attrs.tensor("value");
-      if (const int64_t bytes = value.bytes(); bytes > 0) {
-        std::memcpy(args.out[0], value.raw(), static_cast<size_t>(bytes));
-      }
-      return absl::OkStatus();
-    },
-    .onnx = {{.name = "Constant", .since = 1, .import = ImportConstant}},
-    .domain = {.samples = {
-                   {.inputs = {}, .attrs = {{"value", Tensor::FromVector<double>({2}, {1.5, -2})}}, .opset = 6},
-                   {.inputs = {}, .attrs = {{"value", Tensor::FromVector<int64_t>({0}, {})}}},
-                   {.inputs = {}, .attrs = {{"value_float", 0.5}}},
-                   {.inputs = {}, .attrs = {{"value_floats", std::vector<double>{1, 2}}}},
-                   {.inputs = {}, .attrs = {{"value_int", int64_t{7}}}},
-                   {.inputs = {}, .attrs = {{"value_ints", Ints({7, -1, 0})}}},
-               }},
+const OpDef
+    kConstantOp =
+        {
+            .name = "Constant",
+            .doc = "A value that is part of the graph.",
+            .attrs = {{"value", Tensor(), true}},
+            .min_inputs = 0,
+            .max_inputs = 0,
+            .infer = [](const InferArgs& args) -> absl::StatusOr<std::vector<TensorType>> {
+              const Tensor& value = args.attrs.tensor("value");
+              if (value.empty() || value.dtype() == DType::kUndefined) {
+                return Error(Reason::kInvalidModel, "attribute value holds no tensor");
+              }
+              return std::vector<TensorType>{value.type()};
+            },
+            .reference =
+                [](const ReferenceArgs& args) {
+                  const Tensor& value = args.attrs.tensor("value");
+                  if (const int64_t bytes = value.bytes(); bytes > 0) {
+                    std::memcpy(args.out[0], value.raw(), static_cast<size_t>(bytes));
+                  }
+                  return absl::OkStatus();
+                },
+            .onnx = {{.name = "Constant", .since = 1, .import = ImportConstant}},
+            .domain =
+                {.samples =
+                     {
+                         {.inputs = {},
+                          .attrs = {{"value", Tensor::FromVector<double>({2}, {1.5, -2})}},
+                          .opset = 6},
+                         {.inputs = {}, .attrs = {{"value", Tensor::FromVector<int64_t>({0}, {})}}},
+                         {.inputs = {}, .attrs = {{"value_float", 0.5}}},
+                         {.inputs = {}, .attrs = {{"value_floats", std::vector<double>{1, 2}}}},
+                         {.inputs = {}, .attrs = {{"value_int", int64_t{7}}}},
+                         {.inputs = {}, .attrs = {{"value_ints", Ints({7, -1, 0})}}},
+                     }},
 };
 
 namespace {
@@ -125,8 +132,8 @@ Outputs ImportExpand(NodeImport& n) {
   const Shape in = n.type(0).shape;
   Shape joined;
   if (!BroadcastShapes(in, *wanted, &joined)) {
-    n.Fail(Reason::kShapeMismatch, absl::StrCat("input ", in.ToString(), " does not broadcast with ",
-                                                wanted->ToString()));
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("input ", in.ToString(), " does not broadcast with ", wanted->ToString()));
     return {};
   }
   return {Expand(n.b, n.in(0), joined)};
@@ -134,33 +141,36 @@ Outputs ImportExpand(NodeImport& n) {
 
 }  // namespace
 
-const OpDef kExpandOp = {
-    .name = "Expand",
-    .doc = "The input repeated to a shape by NumPy broadcasting. Moves no data.",
-    .attrs = kShapeAttr,
-    .infer = [](const InferArgs& args) -> absl::StatusOr<std::vector<TensorType>> {
-      GW_ASSIGN_OR_RETURN(Shape shape, ResultShape(args.attrs.Ints("shape")));
-      if (!BroadcastsTo(args.in[0].shape, shape)) {
-        return Error(Reason::kShapeMismatch,
-                     absl::StrCat("input ", args.in[0].shape.ToString(),
-                                  " cannot be repeated to ", shape.ToString()));
-      }
-      return std::vector<TensorType>{{args.in[0].dtype, std::move(shape)}};
-    },
-    .reference = ReadView<ExpandLayout>,
-    .simplify = SimplifyExpand,
-    .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int, ValueId g) {
-      return SumTo(b, g, Shape(b.shape(n.in[0])));
-    }},
-    .lowering = View{ExpandLayout},
-    .onnx = {{.name = "Expand", .since = 8, .import = ImportExpand}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({3, 1}), FrozenVector({2, 3, 4})}},
-                   {.inputs = {Drawn({3, 4}), FrozenVector({1})}},
-                   {.inputs = {Drawn({3, 1}), FrozenVector({1, 4})}, .opset = 8},
-                   {.inputs = {Drawn({}), FrozenVector({2, 2})}},
-                   {.inputs = {Drawn({1}), FrozenVector({0})}},
-               }},
+const OpDef
+    kExpandOp =
+        {
+            .name = "Expand",
+            .doc = "The input repeated to a shape by NumPy broadcasting. Moves no data.",
+            .attrs = kShapeAttr,
+            .infer = [](const InferArgs& args) -> absl::StatusOr<std::vector<TensorType>> {
+              GW_ASSIGN_OR_RETURN(Shape shape, ResultShape(args.attrs.Ints("shape")));
+              if (!BroadcastsTo(args.in[0].shape, shape)) {
+                return Error(Reason::kShapeMismatch,
+                             absl::StrCat("input ", args.in[0].shape.ToString(),
+                                          " cannot be repeated to ", shape.ToString()));
+              }
+              return std::vector<TensorType>{{args.in[0].dtype, std::move(shape)}};
+            },
+            .reference = ReadView<ExpandLayout>,
+            .simplify = SimplifyExpand,
+            .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int, ValueId g) {
+              return SumTo(b, g, Shape(b.shape(n.in[0])));
+            }},
+            .lowering = View{ExpandLayout},
+            .onnx = {{.name = "Expand", .since = 8, .import = ImportExpand}},
+            .domain = {.samples =
+                           {
+                               {.inputs = {Drawn({3, 1}), FrozenVector({2, 3, 4})}},
+                               {.inputs = {Drawn({3, 4}), FrozenVector({1})}},
+                               {.inputs = {Drawn({3, 1}), FrozenVector({1, 4})}, .opset = 8},
+                               {.inputs = {Drawn({}), FrozenVector({2, 2})}},
+                               {.inputs = {Drawn({1}), FrozenVector({0})}},
+                           }},
 };
 
 namespace {
@@ -261,17 +271,18 @@ Outputs ImportReshape(NodeImport& n) {
 
 const OpDef kReshapeOp = {
     .name = "Reshape",
-    .doc = "The same elements in row-major order under another shape. In ONNX, -1 takes what is left"
-           " and 0 copies the input's extent (unless `allowzero`).",
+    .doc =
+        "The same elements in row-major order under another shape. In ONNX, -1 takes what is left"
+        " and 0 copies the input's extent (unless `allowzero`).",
     .attrs = kShapeAttr,
     .infer = [](const InferArgs& args) -> absl::StatusOr<std::vector<TensorType>> {
       GW_ASSIGN_OR_RETURN(Shape shape, ResultShape(args.attrs.Ints("shape")));
       const Shape& in = args.in[0].shape;
       if (in.num_elements() != shape.num_elements()) {
-        return Error(Reason::kShapeMismatch,
-                     absl::StrCat("cannot reshape ", in.ToString(), " (", in.num_elements(),
-                                  " elements) to ", shape.ToString(), " (",
-                                  shape.num_elements(), ")"));
+        return Error(
+            Reason::kShapeMismatch,
+            absl::StrCat("cannot reshape ", in.ToString(), " (", in.num_elements(),
+                         " elements) to ", shape.ToString(), " (", shape.num_elements(), ")"));
       }
       return std::vector<TensorType>{{args.in[0].dtype, std::move(shape)}};
     },
@@ -282,16 +293,17 @@ const OpDef kReshapeOp = {
     }},
     .lowering = View{ReshapeLayout},
     .onnx = {{.name = "Reshape", .since = 5, .import = ImportReshape}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 6}), FrozenVector({3, 4})}},
-                   {.inputs = {Drawn({2, 3, 4}), FrozenVector({0, -1})}},
-                   {.inputs = {Drawn({2, 3, 4}), FrozenVector({-1})}, .opset = 5},
-                   {.inputs = {Drawn({1}), FrozenVector({})}},
-                   {.inputs = {Drawn({}), FrozenVector({1, 1})}},
-                   {.inputs = {Drawn({0, 4}), FrozenVector({2, 0})},
-                    .attrs = {{"allowzero", int64_t{1}}}},
-                   {.inputs = {Drawn({0, 3}), FrozenVector({0, 3, 1})}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({2, 6}), FrozenVector({3, 4})}},
+                       {.inputs = {Drawn({2, 3, 4}), FrozenVector({0, -1})}},
+                       {.inputs = {Drawn({2, 3, 4}), FrozenVector({-1})}, .opset = 5},
+                       {.inputs = {Drawn({1}), FrozenVector({})}},
+                       {.inputs = {Drawn({}), FrozenVector({1, 1})}},
+                       {.inputs = {Drawn({0, 4}), FrozenVector({2, 0})},
+                        .attrs = {{"allowzero", int64_t{1}}}},
+                       {.inputs = {Drawn({0, 3}), FrozenVector({0, 3, 1})}},
+                   }},
 };
 
 // ---- Transpose
@@ -318,10 +330,14 @@ absl::StatusOr<std::vector<TensorType>> InferTranspose(const InferArgs& args) {
     dims.push_back(in[static_cast<int>(d)]);
   }
   if (perm.size() != static_cast<size_t>(in.rank()) || dims.size() != perm.size()) {
-    return Error(Reason::kShapeMismatch,
-                 absl::StrCat("perm [", absl::StrJoin(perm.begin(), perm.begin() +
-                              static_cast<int64_t>(std::min<size_t>(perm.size(), 32)), ","),
-                              "] is no permutation of the dimensions of ", in.ToString()));
+    return Error(
+        Reason::kShapeMismatch,
+        absl::StrCat(
+            "perm [",
+            absl::StrJoin(perm.begin(),
+                          perm.begin() + static_cast<int64_t>(std::min<size_t>(perm.size(), 32)),
+                          ","),
+            "] is no permutation of the dimensions of ", in.ToString()));
   }
   return std::vector<TensorType>{{args.in[0].dtype, Shape(std::move(dims))}};
 }
@@ -350,8 +366,9 @@ Outputs ImportTranspose(NodeImport& n) {
 
 const OpDef kTransposeOp = {
     .name = "Transpose",
-    .doc = "Dimension i of the result is dimension `perm[i]` of the input; reversed where `perm` is"
-           " left out.",
+    .doc =
+        "Dimension i of the result is dimension `perm[i]` of the input; reversed where `perm` is"
+        " left out.",
     .attrs = {{"perm", std::vector<int64_t>(), true}},
     .infer = InferTranspose,
     .reference = ReadView<TransposeLayout>,
@@ -366,13 +383,14 @@ const OpDef kTransposeOp = {
     }},
     .lowering = View{TransposeLayout},
     .onnx = {{.name = "Transpose", .since = 1, .import = ImportTranspose}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 3})}},
-                   {.inputs = {Drawn({2, 3, 4})}, .attrs = {{"perm", Ints({1, 2, 0})}}},
-                   {.inputs = {Drawn({2, 1, 3, 2})}, .attrs = {{"perm", Ints({0, 2, 1, 3})}}},
-                   {.inputs = {Drawn({0, 3})}},
-                   {.inputs = {Drawn({})}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({2, 3})}},
+                       {.inputs = {Drawn({2, 3, 4})}, .attrs = {{"perm", Ints({1, 2, 0})}}},
+                       {.inputs = {Drawn({2, 1, 3, 2})}, .attrs = {{"perm", Ints({0, 2, 1, 3})}}},
+                       {.inputs = {Drawn({0, 3})}},
+                       {.inputs = {Drawn({})}},
+                   }},
 };
 
 // ---- Other spellings of Reshape
@@ -382,8 +400,8 @@ Outputs ImportFlatten(NodeImport& n) {
   const Shape in = n.type(0).shape;
   const int64_t given = IntAttr(n, "axis", 1);
   if (given < -in.rank() || given > in.rank()) {
-    n.Fail(Reason::kShapeMismatch, absl::StrCat("axis ", given, " is outside [", -in.rank(), ", ",
-                                                in.rank(), "]"));
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("axis ", given, " is outside [", -in.rank(), ", ", in.rank(), "]"));
     return {};
   }
   const int64_t axis = given < 0 ? given + in.rank() : given;
@@ -420,8 +438,8 @@ Outputs ImportUnsqueeze(NodeImport& n) {
   if (given->empty()) return {n.in(0)};
   const size_t rank = given->size() + static_cast<size_t>(n.type(0).shape.rank());
   if (rank > static_cast<size_t>(Shape::kMaxRank)) {
-    n.Fail(Reason::kShapeMismatch, absl::StrCat("the result has rank ", rank, ", above ",
-                                                Shape::kMaxRank));
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("the result has rank ", rank, ", above ", Shape::kMaxRank));
     return {};
   }
   const Axes axes = n.Axes(*given, static_cast<int>(rank));
@@ -429,18 +447,23 @@ Outputs ImportUnsqueeze(NodeImport& n) {
   return {Unsqueeze(n.b, n.in(0), axes)};
 }
 
-const OpDef kFlattenOp = {
-    .name = "Flatten",
-    .doc = "The input as a matrix: dimensions before `axis` by those from it on.",
-    .onnx = {{.name = "Flatten", .since = 1, .import = ImportFlatten}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 3, 4})}},
-                   {.inputs = {Drawn({2, 3, 4})}, .attrs = {{"axis", int64_t{0}}}, .opset = 6},
-                   {.inputs = {Drawn({2, 3, 4})}, .attrs = {{"axis", int64_t{-1}}}},
-                   {.inputs = {Drawn({2, 3})}, .attrs = {{"axis", int64_t{2}}}},
-                   {.inputs = {Drawn({0, 3, 4})}},
-                   {.inputs = {Drawn({})}, .attrs = {{"axis", int64_t{0}}}},
-               }},
+const OpDef
+    kFlattenOp =
+        {
+            .name = "Flatten",
+            .doc = "The input as a matrix: dimensions before `axis` by those from it on.",
+            .onnx = {{.name = "Flatten", .since = 1, .import = ImportFlatten}},
+            .domain = {.samples =
+                           {
+                               {.inputs = {Drawn({2, 3, 4})}},
+                               {.inputs = {Drawn({2, 3, 4})},
+                                .attrs = {{"axis", int64_t{0}}},
+                                .opset = 6},
+                               {.inputs = {Drawn({2, 3, 4})}, .attrs = {{"axis", int64_t{-1}}}},
+                               {.inputs = {Drawn({2, 3})}, .attrs = {{"axis", int64_t{2}}}},
+                               {.inputs = {Drawn({0, 3, 4})}},
+                               {.inputs = {Drawn({})}, .attrs = {{"axis", int64_t{0}}}},
+                           }},
 };
 
 const OpDef kSqueezeOp = {
@@ -448,13 +471,14 @@ const OpDef kSqueezeOp = {
     .doc = "Drops dimensions of extent 1: `axes`, or all of them.",
     .max_inputs = 2,
     .onnx = {{.name = "Squeeze", .since = 1, .import = ImportSqueeze}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({1, 3, 1, 2})}},
-                   {.inputs = {Drawn({1, 3, 1}), FrozenVector({-1})}},
-                   {.inputs = {Drawn({1, 3, 1})}, .attrs = {{"axes", Ints({0})}}, .opset = 11},
-                   {.inputs = {Drawn({1, 1})}},
-                   {.inputs = {Drawn({1, 0})}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({1, 3, 1, 2})}},
+                       {.inputs = {Drawn({1, 3, 1}), FrozenVector({-1})}},
+                       {.inputs = {Drawn({1, 3, 1})}, .attrs = {{"axes", Ints({0})}}, .opset = 11},
+                       {.inputs = {Drawn({1, 1})}},
+                       {.inputs = {Drawn({1, 0})}},
+                   }},
 };
 
 const OpDef kUnsqueezeOp = {
@@ -462,12 +486,13 @@ const OpDef kUnsqueezeOp = {
     .doc = "Inserts dimensions of extent 1 at `axes` of the result.",
     .max_inputs = 2,
     .onnx = {{.name = "Unsqueeze", .since = 1, .import = ImportUnsqueeze}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({3, 2}), FrozenVector({0, -1})}},
-                   {.inputs = {Drawn({3, 2})}, .attrs = {{"axes", Ints({1})}}, .opset = 11},
-                   {.inputs = {Drawn({}), FrozenVector({0})}},
-                   {.inputs = {Drawn({0}), FrozenVector({1})}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({3, 2}), FrozenVector({0, -1})}},
+                       {.inputs = {Drawn({3, 2})}, .attrs = {{"axes", Ints({1})}}, .opset = 11},
+                       {.inputs = {Drawn({}), FrozenVector({0})}},
+                       {.inputs = {Drawn({0}), FrozenVector({1})}},
+                   }},
 };
 
 // ---- Shapes as values
@@ -544,8 +569,8 @@ Outputs ImportRange(NodeImport& n) {
     const T start = *bound[0].data<T>(), limit = *bound[1].data<T>(), delta = *bound[2].data<T>();
     const std::optional<double> count = RangeCount(start, limit, delta);
     if (!count) {
-      return n.Fail(Reason::kInvalidModel, absl::StrCat("no range from ", start, " to ", limit,
-                                                        " by ", delta));
+      return n.Fail(Reason::kInvalidModel,
+                    absl::StrCat("no range from ", start, " to ", limit, " by ", delta));
     }
     if (!IndicesFit(n, static_cast<int64_t>(std::min(*count, 1e18)))) return;
     std::vector<T> values(static_cast<size_t>(*count));
@@ -558,8 +583,8 @@ Outputs ImportRange(NodeImport& n) {
     result = n.b.Constant(Tensor::FromVector<T>({size}, values));
   });
   if (!known) {
-    n.Fail(Reason::kDtypeUnsupported, absl::StrCat("bounds are ", DTypeName(bound[0].dtype()),
-                                                   ", expected a number"));
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("bounds are ", DTypeName(bound[0].dtype()), ", expected a number"));
   }
   return {result};
 }
@@ -568,12 +593,13 @@ const OpDef kShapeOp = {
     .name = "Shape",
     .doc = "The extents of the input from `start` to before `end`, as INT64.",
     .onnx = {{.name = "Shape", .since = 1, .import = ImportShape}},
-    .domain = {.samples = {
-                   {.inputs = {Drawn({2, 0, 3})}},
-                   {.inputs = {Drawn({2, 3, 4})},
-                    .attrs = {{"start", int64_t{-2}}, {"end", int64_t{9}}}},
-                   {.inputs = {Drawn({})}, .opset = 6},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({2, 0, 3})}},
+                       {.inputs = {Drawn({2, 3, 4})},
+                        .attrs = {{"start", int64_t{-2}}, {"end", int64_t{9}}}},
+                       {.inputs = {Drawn({})}, .opset = 6},
+                   }},
 };
 
 const OpDef kSizeOp = {
@@ -587,27 +613,30 @@ const OpDef kConstantOfShapeOp = {
     .name = "ConstantOfShape",
     .doc = "The one element of `value` (FLOAT 0 where it is left out) repeated to a shape.",
     .onnx = {{.name = "ConstantOfShape", .since = 9, .import = ImportConstantOfShape}},
-    .domain = {.samples = {
-                   {.inputs = {FrozenVector({2, 3})}},
-                   {.inputs = {FrozenVector({})}},
-                   {.inputs = {FrozenVector({0, 2})},
-                    .attrs = {{"value", Tensor::FromVector<int64_t>({1}, {5})}}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {FrozenVector({2, 3})}},
+                       {.inputs = {FrozenVector({})}},
+                       {.inputs = {FrozenVector({0, 2})},
+                        .attrs = {{"value", Tensor::FromVector<int64_t>({1}, {5})}}},
+                   }},
 };
 
 const OpDef kRangeOp = {
     .name = "Range",
-    .doc = "`start + i * delta` up to before `limit`. The three must be known before the graph runs.",
+    .doc =
+        "`start + i * delta` up to before `limit`. The three must be known before the graph runs.",
     .min_inputs = 3,
     .max_inputs = 3,
     .onnx = {{.name = "Range", .since = 11, .import = ImportRange}},
-    .domain = {.samples = {
-                   {.inputs = {FrozenScalar(2), FrozenScalar(9), FrozenScalar(3)}},
-                   {.inputs = {FrozenScalar(5), FrozenScalar(0), FrozenScalar(-2)}},
-                   {.inputs = {FrozenScalar(5), FrozenScalar(0), FrozenScalar(2)}},
-                   {.inputs = {FrozenScalar(0, DType::kFloat), FrozenScalar(1, DType::kFloat),
-                               FrozenScalar(0.25, DType::kFloat)}},
-               }},
+    .domain = {.samples =
+                   {
+                       {.inputs = {FrozenScalar(2), FrozenScalar(9), FrozenScalar(3)}},
+                       {.inputs = {FrozenScalar(5), FrozenScalar(0), FrozenScalar(-2)}},
+                       {.inputs = {FrozenScalar(5), FrozenScalar(0), FrozenScalar(2)}},
+                       {.inputs = {FrozenScalar(0, DType::kFloat), FrozenScalar(1, DType::kFloat),
+                                   FrozenScalar(0.25, DType::kFloat)}},
+                   }},
 };
 
 std::vector<int64_t> Extents(const Shape& shape) { return ToVector(shape.dims()); }
@@ -641,8 +670,8 @@ ValueId Unsqueeze(GraphBuilder& b, ValueId x, const Axes& axes) {
 }
 
 std::vector<const OpDef*> ShapeOps() {
-  return {&kConstantOp, &kExpandOp,    &kReshapeOp, &kTransposeOp, &kFlattenOp,        &kSqueezeOp,
-          &kUnsqueezeOp, &kShapeOp, &kSizeOp,    &kConstantOfShapeOp, &kRangeOp};
+  return {&kConstantOp,  &kExpandOp, &kReshapeOp, &kTransposeOp,       &kFlattenOp, &kSqueezeOp,
+          &kUnsqueezeOp, &kShapeOp,  &kSizeOp,    &kConstantOfShapeOp, &kRangeOp};
 }
 
 }  // namespace gradwire

@@ -37,16 +37,18 @@ std::vector<Sample> SoftmaxSamples() {
 
 const OpDef kSoftmaxOp = {
     .name = "Softmax",
-    .doc = "`exp(x - max) / sum(exp(x - max))` along `axis` (below opset 13: over all dimensions from"
-           " `axis` on). A slice that is all -inf gives NaN.",
+    .doc =
+        "`exp(x - max) / sum(exp(x - max))` along `axis` (below opset 13: over all dimensions from"
+        " `axis` on). A slice that is all -inf gives NaN.",
     .onnx = {{.name = "Softmax", .since = 1, .import = ImportSoftmax<Softmax>}},
     .domain = {.samples = SoftmaxSamples()},
 };
 
 const OpDef kLogSoftmaxOp = {
     .name = "LogSoftmax",
-    .doc = "`x - max - log(sum(exp(x - max)))` along `axis` (below opset 13: over all dimensions from"
-           " `axis` on).",
+    .doc =
+        "`x - max - log(sum(exp(x - max)))` along `axis` (below opset 13: over all dimensions from"
+        " `axis` on).",
     .onnx = {{.name = "LogSoftmax", .since = 1, .import = ImportSoftmax<LogSoftmax>}},
     .domain = {.samples = SoftmaxSamples()},
 };
@@ -58,13 +60,13 @@ bool LossInputsFit(NodeImport& n) {
   if (!TakesInputs(n, 2, 3)) return false;
   const TensorType scores = n.type(0), labels = n.type(1);
   if (!IsFloating(scores.dtype)) {
-    n.Fail(Reason::kDtypeUnsupported, absl::StrCat("scores are ", DTypeName(scores.dtype),
-                                                   ", expected FLOAT or DOUBLE"));
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("scores are ", DTypeName(scores.dtype), ", expected FLOAT or DOUBLE"));
     return false;
   }
   if (labels.dtype != DType::kInt32 && labels.dtype != DType::kInt64) {
-    n.Fail(Reason::kDtypeUnsupported, absl::StrCat("labels are ", DTypeName(labels.dtype),
-                                                   ", expected INT32 or INT64"));
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("labels are ", DTypeName(labels.dtype), ", expected INT32 or INT64"));
     return false;
   }
   Dims expected = scores.shape.dims();
@@ -77,8 +79,8 @@ bool LossInputsFit(NodeImport& n) {
   }
   const TensorType weights{scores.dtype, {scores.shape[1]}};
   if (n.has(2) && n.type(2) != weights) {
-    n.Fail(Reason::kShapeMismatch, absl::StrCat("weights are ", n.type(2).ToString(),
-                                                ", expected ", weights.ToString()));
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("weights are ", n.type(2).ToString(), ", expected ", weights.ToString()));
     return false;
   }
   return IndicesFit(n, scores.shape[1]);
@@ -107,8 +109,8 @@ ValueId LabelLoss(NodeImport& n, ValueId log_prob) {
   const ValueId labels = n.in(1);
   const std::string reduction = StringAttr(n, "reduction", "mean");
   if (reduction != "none" && reduction != "sum" && reduction != "mean") {
-    n.Fail(Reason::kInvalidModel, absl::StrCat("reduction is \"", reduction,
-                                               "\", expected none, sum or mean"));
+    n.Fail(Reason::kInvalidModel,
+           absl::StrCat("reduction is \"", reduction, "\", expected none, sum or mean"));
   }
   const int64_t ignored = IntAttr(n, "ignore_index", 0);
   if (!b.ok()) return kNoValue;
@@ -122,12 +124,11 @@ ValueId LabelLoss(NodeImport& n, ValueId log_prob) {
   // Extents of 1 behind C line it up with dimension 1 of the scores.
   Dims class_dims(static_cast<size_t>(scores.shape.rank() - 1), 1);
   class_dims[0] = scores.shape[1];
-  const ValueId classes = b.Constant(
-      Tensor::FromVector<int64_t>(Shape(class_dims), Iota(0, scores.shape[1])));
+  const ValueId classes =
+      b.Constant(Tensor::FromVector<int64_t>(Shape(class_dims), Iota(0, scores.shape[1])));
   ValueId hit = Equal(b, Unsqueeze(b, labels, {1}), Cast(b, classes, b.dtype(labels)));
   if (valid != kNoValue) hit = And(b, hit, Unsqueeze(b, valid, {1}));
-  const ValueId picked =
-      ReduceSum(b, Where(b, hit, log_prob, b.Scalar(scores.dtype, 0)), {1});
+  const ValueId picked = ReduceSum(b, Where(b, hit, log_prob, b.Scalar(scores.dtype, 0)), {1});
   const ValueId weights = LabelWeights(n, valid);
   const ValueId loss = Neg(b, Mul(b, weights, picked));
   if (reduction == "none") return loss;
@@ -140,9 +141,7 @@ std::vector<Sample> LossSamples(int outputs) {
   auto labels = [](Dims shape, std::vector<double> values, DType dtype = DType::kInt64) {
     return Given(std::move(shape), std::move(values), dtype);
   };
-  auto reduction = [](const char* how) {
-    return Attrs::Entry{"reduction", std::string(how)};
-  };
+  auto reduction = [](const char* how) { return Attrs::Entry{"reduction", std::string(how)}; };
   const SampleInput weights = Drawn({4}, 0.2, 2);
   const Attrs::Entry ignore = {"ignore_index", int64_t{-100}};
   return {
@@ -164,10 +163,11 @@ std::vector<Sample> LossSamples(int outputs) {
 
 const OpDef kSoftmaxCrossEntropyLossOp = {
     .name = "SoftmaxCrossEntropyLoss",
-    .doc = "Minus the log softmax of the scores `[N, C, ...]` at the labels `[N, ...]`, times the"
-           " class weights; `mean` divides by the sum of the weights. Labels equal to"
-           " `ignore_index` count for nothing; others outside [0, C) are an error. The second"
-           " output is the log softmax.",
+    .doc =
+        "Minus the log softmax of the scores `[N, C, ...]` at the labels `[N, ...]`, times the"
+        " class weights; `mean` divides by the sum of the weights. Labels equal to"
+        " `ignore_index` count for nothing; others outside [0, C) are an error. The second"
+        " output is the log softmax.",
     .min_inputs = 2,
     .max_inputs = 3,
     .onnx = {{.name = "SoftmaxCrossEntropyLoss",
@@ -184,8 +184,9 @@ const OpDef kSoftmaxCrossEntropyLossOp = {
 
 const OpDef kNegativeLogLikelihoodLossOp = {
     .name = "NegativeLogLikelihoodLoss",
-    .doc = "Minus the input `[N, C, ...]` (log probabilities) at the labels `[N, ...]`, weighted and"
-           " reduced as in SoftmaxCrossEntropyLoss.",
+    .doc =
+        "Minus the input `[N, C, ...]` (log probabilities) at the labels `[N, ...]`, weighted and"
+        " reduced as in SoftmaxCrossEntropyLoss.",
     .min_inputs = 2,
     .max_inputs = 3,
     .onnx = {{.name = "NegativeLogLikelihoodLoss",

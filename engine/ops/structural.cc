@@ -125,18 +125,22 @@ std::optional<std::vector<int64_t>> RequiredInts(NodeImport& n, absl::string_vie
 
 bool IndicesFit(NodeImport& n, int64_t count) {
   if (count <= kMaxIndexElements) return true;
-  n.Fail(Reason::kMemoryLimit, absl::StrCat("needs a vector of ", count, " indices, more than ",
-                                            kMaxIndexElements));
+  n.Fail(Reason::kMemoryLimit,
+         absl::StrCat("needs a vector of ", count, " indices, more than ", kMaxIndexElements));
   return false;
 }
 
 void CopyStrided(int64_t element_bytes, const Dims& extents, const void* src,
                  const Dims& src_strides, void* dst, const Dims& dst_strides) {
   switch (element_bytes) {
-    case 1: return CopyElements<uint8_t>(extents, src, src_strides, dst, dst_strides);
-    case 2: return CopyElements<uint16_t>(extents, src, src_strides, dst, dst_strides);
-    case 4: return CopyElements<uint32_t>(extents, src, src_strides, dst, dst_strides);
-    default: return CopyElements<uint64_t>(extents, src, src_strides, dst, dst_strides);
+    case 1:
+      return CopyElements<uint8_t>(extents, src, src_strides, dst, dst_strides);
+    case 2:
+      return CopyElements<uint16_t>(extents, src, src_strides, dst, dst_strides);
+    case 4:
+      return CopyElements<uint32_t>(extents, src, src_strides, dst, dst_strides);
+    default:
+      return CopyElements<uint64_t>(extents, src, src_strides, dst, dst_strides);
   }
 }
 

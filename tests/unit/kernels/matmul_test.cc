@@ -84,7 +84,8 @@ class Product {
       if (call_.has_bias) sum += bias_[static_cast<size_t>(j)];
       const double expected = Post(static_cast<double>(sum));
       const double tolerance = 4 * std::numeric_limits<T>::epsilon() *
-                               static_cast<double>(magnitude) * std::sqrt(static_cast<double>(k + 1));
+                               static_cast<double>(magnitude) *
+                               std::sqrt(static_cast<double>(k + 1));
       ASSERT_NEAR(got[at], expected, tolerance) << describe_ << " element " << at;
     }
   }
@@ -129,10 +130,14 @@ class Product {
   }
   double Post(double x) const {
     switch (call_.post_op) {
-      case PostOp::kRelu: return std::max(x, 0.0);
-      case PostOp::kTanh: return std::tanh(x);
-      case PostOp::kSigmoid: return 1 / (1 + std::exp(-x));
-      default: return x;
+      case PostOp::kRelu:
+        return std::max(x, 0.0);
+      case PostOp::kTanh:
+        return std::tanh(x);
+      case PostOp::kSigmoid:
+        return 1 / (1 + std::exp(-x));
+      default:
+        return x;
     }
   }
 
@@ -201,7 +206,7 @@ TYPED_TEST(MatMulTest, ReadsOperandsThroughAnyStrides) {
 TYPED_TEST(MatMulTest, BroadcastsBatches) {
   using T = TypeParam;
   Check(Product<T>({3, 4, 5}, {3, 5, 6}));
-  Check(Product<T>({3, 4, 5}, {5, 6}));      // folds into one product
+  Check(Product<T>({3, 4, 5}, {5, 6}));  // folds into one product
   Check(Product<T>({7, 3, 40, 50}, {50, 60}));
   Check(Product<T>({4, 5}, {3, 5, 6}));
   Check(Product<T>({2, 1, 4, 5}, {3, 5, 6}));

@@ -19,11 +19,11 @@ struct Extents {
 
 // One block and several; odd, prime and empty extents; every way of sharing work among threads.
 const Extents kExtents[] = {
-    {1, 1, 1},     {1, 5, 1},      {3, 7, 1},     {4, 16, 1},     {2, 127, 1},   {2, 128, 1},
-    {1, 4096, 1},  {1, 4097, 1},   {3, 9001, 1},  {1, 300007, 1}, {70, 1000, 1}, {1, 3, 2},
-    {5, 7, 3},     {2, 256, 5},    {2, 257, 9},   {1, 1021, 255}, {1, 70, 257},  {1, 1000, 600},
-    {1, 70001, 3}, {1, 10007, 16}, {3, 700, 100}, {0, 4, 4},      {4, 0, 4},     {4, 4, 0},
-    {3, 0, 1},
+    {1, 1, 1},      {1, 5, 1},    {3, 7, 1},      {4, 16, 1},    {2, 127, 1},
+    {2, 128, 1},    {1, 4096, 1}, {1, 4097, 1},   {3, 9001, 1},  {1, 300007, 1},
+    {70, 1000, 1},  {1, 3, 2},    {5, 7, 3},      {2, 256, 5},   {2, 257, 9},
+    {1, 1021, 255}, {1, 70, 257}, {1, 1000, 600}, {1, 70001, 3}, {1, 10007, 16},
+    {3, 700, 100},  {0, 4, 4},    {4, 0, 4},      {4, 4, 0},     {3, 0, 1},
 };
 
 template <typename T>
@@ -51,7 +51,8 @@ std::vector<T> Reduced(ReduceKind kind, const std::vector<T>& x, const Extents& 
 
 template <typename T>
 bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(T)));
+  return a.size() == b.size() &&
+         (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(T)));
 }
 
 template <typename T>
@@ -124,8 +125,8 @@ TYPED_TEST_SUITE(FloatReduceTest, FloatTypes);
 TYPED_TEST(FloatReduceTest, NanWinsWhereverItStands) {
   using T = TypeParam;
   const T nan = std::numeric_limits<T>::quiet_NaN();
-  for (const Extents& e : {Extents{1, 9, 1}, Extents{1, 40, 1}, Extents{1, 5000, 1},
-                           Extents{1, 300, 3}}) {
+  for (const Extents& e :
+       {Extents{1, 9, 1}, Extents{1, 40, 1}, Extents{1, 5000, 1}, Extents{1, 300, 3}}) {
     for (int64_t at : {int64_t{0}, e.axis / 2, e.axis - 1}) {
       std::vector<T> x = RandomValues<T>(e.axis * e.inner, 3);
       x[static_cast<size_t>(at * e.inner)] = nan;

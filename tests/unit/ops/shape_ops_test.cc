@@ -45,13 +45,14 @@ class OneNode {
       return b_.status();
     }
     const Attrs attrs(attrs_);
-    NodeImport n(b_, attrs, in_, outputs_, opset_, Mode::kAsGraph,
-                 [this](ValueId v) -> absl::StatusOr<Tensor> {
-                   const Tensor* value = b_.ConstantValue(v);
-                   if (value == nullptr) return Error(Reason::kDataDependentShape, "no constant");
-                   return *value;
-                 },
-                 0);
+    NodeImport n(
+        b_, attrs, in_, outputs_, opset_, Mode::kAsGraph,
+        [this](ValueId v) -> absl::StatusOr<Tensor> {
+          const Tensor* value = b_.ConstantValue(v);
+          if (value == nullptr) return Error(Reason::kDataDependentShape, "no constant");
+          return *value;
+        },
+        0);
     out_ = match.binding->import(n);
     return b_.status();
   }
@@ -77,8 +78,11 @@ class OneNode {
 };
 
 std::string Reshaped(Shape from, std::vector<int64_t> to, int64_t allow_zero = 0) {
-  return OneNode("Reshape").Counting(std::move(from)).Ints(std::move(to))
-      .With("allowzero", allow_zero).Result();
+  return OneNode("Reshape")
+      .Counting(std::move(from))
+      .Ints(std::move(to))
+      .With("allowzero", allow_zero)
+      .Result();
 }
 
 TEST(ReshapeTest, ZeroCopiesAndMinusOneTakesTheRest) {
@@ -146,8 +150,11 @@ TEST(SliceTest, ClampsStartsAndEnds) {
 }
 
 TEST(SliceTest, ReadsAttributesBelowOpset10) {
-  EXPECT_EQ(OneNode("Slice", 9).Counting({2, 3}).With("starts", std::vector<int64_t>{1})
-                .With("ends", std::vector<int64_t>{99}).With("axes", std::vector<int64_t>{1})
+  EXPECT_EQ(OneNode("Slice", 9)
+                .Counting({2, 3})
+                .With("starts", std::vector<int64_t>{1})
+                .With("ends", std::vector<int64_t>{99})
+                .With("axes", std::vector<int64_t>{1})
                 .Result(),
             "[2,2]: 1 2 4 5");
   EXPECT_EQ(OneNode("Slice", 9).Counting({2}).Result(), "INVALID_MODEL");
@@ -192,8 +199,11 @@ TEST(GatherTest, NamesTheIndexThatIsOutside) {
 }
 
 std::string Padded(const char* mode, Shape in, std::vector<int64_t> pads) {
-  return OneNode("Pad", 19).Counting(std::move(in)).Ints(std::move(pads))
-      .With("mode", std::string(mode)).Result();
+  return OneNode("Pad", 19)
+      .Counting(std::move(in))
+      .Ints(std::move(pads))
+      .With("mode", std::string(mode))
+      .Result();
 }
 
 TEST(PadTest, Modes) {
@@ -215,11 +225,14 @@ TEST(PadTest, NegativePadsCut) {
 }
 
 TEST(PadTest, ReadsValueAndAxes) {
-  EXPECT_EQ(OneNode("Pad").Counting({1, 2}).Ints({1, 0}).Input(Tensor::Scalar(9.0)).Ints({-1})
+  EXPECT_EQ(
+      OneNode("Pad").Counting({1, 2}).Ints({1, 0}).Input(Tensor::Scalar(9.0)).Ints({-1}).Result(),
+      "[1,3]: 9 0 1");
+  EXPECT_EQ(OneNode("Pad", 6)
+                .Counting({2})
+                .With("pads", std::vector<int64_t>{0, 1})
+                .With("value", 4.0)
                 .Result(),
-            "[1,3]: 9 0 1");
-  EXPECT_EQ(OneNode("Pad", 6).Counting({2}).With("pads", std::vector<int64_t>{0, 1})
-                .With("value", 4.0).Result(),
             "[3]: 0 1 4");
   EXPECT_EQ(OneNode("Pad").Counting({2}).Ints({1}).Result(), "SHAPE_MISMATCH");
   EXPECT_EQ(OneNode("Pad").Counting({2}).Ints({1, 1}).Input(Tensor::Scalar(1.0f)).Result(),
@@ -233,8 +246,11 @@ TEST(PadTest, BoundsItsIndexVectors) {
 
 TEST(RangeTest, CountsWithoutOverflow) {
   auto range = [](int64_t start, int64_t limit, int64_t delta) {
-    return OneNode("Range").Input(Tensor::Scalar(start)).Input(Tensor::Scalar(limit))
-        .Input(Tensor::Scalar(delta)).Result();
+    return OneNode("Range")
+        .Input(Tensor::Scalar(start))
+        .Input(Tensor::Scalar(limit))
+        .Input(Tensor::Scalar(delta))
+        .Result();
   };
   EXPECT_EQ(range(1, 8, 3), "[3]: 1 4 7");
   EXPECT_EQ(range(3, 0, -2), "[2]: 3 1");

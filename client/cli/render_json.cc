@@ -1,0 +1,191 @@
+#include "client/cli/render_json.h"
+
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <type_traits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "client/convert.h"
+#include "engine/base/status.h"
+
+namespace gradwire::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+template <typename T>
+void AppendNumber(T value, std::string* out) {
+  if constexpr (std::is_same_v<T, bool>) {
+    out->append(value ? "true" : "false");
+  } else if constexpr (std::is_integral_v<T>) {
+    absl::StrAppend(out, value);
+  } else if (std::isnan(value)) {
+    out->append("\"NaN\"");
+  } else if (std::isinf(value)) {
+    out->append(value > 0 ? "\"Infinity\"" : "\"-Infinity\"");
+  } else {
+    absl::StrAppendFormat(out, std::is_same_v<T, float> ? "%.9g" : "%.17g", value);
+  }
+}
+
+void AppendTensor(const TensorView& tensor, absl::string_view dtype, std::string* out) {
+  if (tensor.dtype() == DType::kFloat16 || tensor.dtype() == DType::kBfloat16) {
+    absl::StatusOr<Tensor> wide = ConvertTensor(tensor, DType::kFloat, dtype);
+    if (wide.ok()) return AppendTensor(*wide, dtype, out);
+  }
+  absl::StrAppend(out, "{\"dtype\": \"", dtype, "\", \"shape\": [",
+                  absl::StrJoin(tensor.shape().dims(), ", "), "], \"data\": [");
+  VisitDType(tensor.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    for (int64_t i = 0; i < tensor.num_elements(); ++i) {
+      T value;
+      std::memcpy(&value, static_cast<const char*>(tensor.raw()) + i * sizeof(T), sizeof(T));
+      if (i > 0) out->append(", ");
+      AppendNumber(value, out);
+    }
+  });
+  out->append("]}");
+}
+
+void AppendTensors(const NamedTensors& tensors, std::string* out) {
+  const char* separator = "{";
+  for (const auto& [name, tensor] : tensors) {
+    absl::StrAppend(out, separator, StringAsJson(name), ": ");
+    AppendTensor(tensor, DTypeName(tensor.dtype()), out);
+    separator = ", ";
+  }
+  out->append(tensors.empty() ? "{}" : "}");
+}
+
+void AppendVectors(const std::vector<NamedTensors>& vectors, std::string* out) {
+  out->append("[");
+  for (size_t i = 0; i < vectors.size(); ++i) {
+    if (i > 0) out->append(", ");
+    AppendTensors(vectors[i], out);
+  }
+  out->append("]");
+}
+
+// As protobuf's JSON writes a Duration: seconds, with all the nanoseconds.
+std::string Seconds(absl::Duration duration) {
+  const int64_t ns = absl::ToInt64Nanoseconds(duration);
+  return absl::StrFormat("%d.%09ds", ns / 1000000000, ns % 1000000000);
+}
+
+std::string Dump(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+Json InfoAsJson(const CallInfo& info) {
+  return {{"graph_digest", info.graph_digest},
+          {"plan_digest", info.plan_digest},
+          {"cache_hit", info.cache_hit},
+          {"compile_time", Seconds(info.compile_time)},
+          {"queue_time", Seconds(info.queue_time)},
+          {"compute_time", Seconds(info.compute_time)},
+          {"peak_bytes", info.peak_bytes},
+          {"flops", info.flops},
+          {"threads", info.threads},
+          {"engine_version", info.engine_version},
+          {"cpu_isa", info.cpu_isa}};
+}
+
+}  // namespace
+
+std::string StringAsJson(absl::string_view text) { return Dump(Json(std::string(text))); }
+
+std::string TensorAsJson(const TensorView& tensor) {
+  std::string out;
+  AppendTensor(tensor, DTypeName(tensor.dtype()), &out);
+  return out;
+}
+
+std::string AnswerAsJson(const Answer& answer) {
+  std::string out = "{";
+  const auto begin_field = [&out](const char* key) {
+    absl::StrAppend(&out, out.size() > 1 ? ", " : "", "\"", key, "\": ");
+  };
+  if (answer.value) {
+    begin_field("value");
+    out += TensorAsJson(*answer.value);
+  }
+  if (answer.outputs) {
+    begin_field("outputs");
+    AppendTensors(*answer.outputs, &out);
+  }
+  if (answer.gradients) {
+    begin_field("gradients");
+    AppendTensors(*answer.gradients, &out);
+  }
+  if (*answer.vectors_key != '\0') {
+    begin_field(answer.vectors_key);
+    AppendVectors(answer.vectors, &out);
+  }
+  begin_field("info");
+  absl::StrAppend(&out, Dump(InfoAsJson(answer.info)), "}");
+  return out;
+}
+
+std::string CapabilitiesAsJson(const ServerCapabilities& c, absl::string_view address) {
+  Json ops = Json::array();
+  for (const SupportedOp& op : c.ops) {
+    Json dtypes = Json::array();
+    for (DType dtype : op.dtypes) dtypes.push_back(std::string(DTypeName(dtype)));
+    ops.push_back({{"domain", op.domain},
+                   {"name", op.name},
+                   {"first_opset", op.first_opset},
+                   {"last_opset", op.last_opset},
+                   {"data_types", std::move(dtypes)},
+                   {"value", op.value},
+                   {"vjp", op.vjp},
+                   {"jvp", op.jvp},
+                   {"doc", op.doc}});
+  }
+  Json declined = Json::array();
+  for (const UnusedKernel& kernel : c.unused_kernels) {
+    declined.push_back({{"provider", kernel.provider},
+                        {"kernel", kernel.kernel},
+                        {"detail", kernel.detail}});
+  }
+  const Json json = {{"server", std::string(address)},
+                     {"versions",
+                      {{"engine", c.engine_version},
+                       {"onednn", c.onednn_version},
+                       {"grpc", c.grpc_version},
+                       {"protobuf", c.protobuf_version}}},
+                     {"cpu_isa", c.cpu_isa},
+                     {"workers", c.workers},
+                     {"threads", c.threads},
+                     {"durability", c.memory_only ? "MEMORY_ONLY" : "DURABILITY_UNSPECIFIED"},
+                     {"limits",
+                      {{"max_message_bytes", c.max_message_bytes},
+                       {"memory_limit_bytes", c.memory_limit_bytes},
+                       {"program_cache_bytes", c.program_cache_bytes},
+                       {"max_nodes", c.max_nodes},
+                       {"max_rank", c.max_rank},
+                       {"min_opset", c.min_opset},
+                       {"max_opset", c.max_opset}}},
+                     {"self_check", {{"checks", c.self_checks}, {"declined", std::move(declined)}}},
+                     {"ops", std::move(ops)}};
+  return Dump(json);
+}
+
+std::string ErrorAsJson(const absl::Status& status, absl::string_view local_reason) {
+  std::string reason = ReasonNameOf(status);
+  if (reason.empty()) reason = std::string(local_reason);
+  Json details = Json::array();
+  for (const Violation& violation : ViolationsOf(status)) {
+    details.push_back({{"field", violation.where}, {"description", violation.what}});
+  }
+  const Json json = {{"error",
+                      {{"code", absl::StatusCodeToString(status.code())},
+                       {"reason", reason},
+                       {"message", std::string(status.message())},
+                       {"details", std::move(details)}}}};
+  return Dump(json);
+}
+
+}  // namespace gradwire::cli

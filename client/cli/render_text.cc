@@ -1,0 +1,160 @@
+#include "client/cli/render_text.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "client/format.h"
+#include "engine/base/status.h"
+
+namespace gradwire::cli {
+namespace {
+
+constexpr char kBoldCyan[] = "\x1b[1;36m";
+constexpr char kBoldRed[] = "\x1b[1;31m";
+constexpr char kPlain[] = "\x1b[0m";
+
+// Labels wider than this do not push the others to the right.
+constexpr size_t kMaxLabelWidth = 32;
+
+struct Line {
+  std::string label;
+  const Tensor* value;
+};
+
+// Names come from models: a terminal must not obey what is in them.
+std::string Printable(absl::string_view name) {
+  std::string out(name);
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+  }
+  return out;
+}
+
+std::vector<Line> LinesOf(const Answer& answer) {
+  std::vector<Line> lines;
+  if (answer.value) lines.push_back({Printable(answer.value_name), &*answer.value});
+  if (answer.outputs) {
+    for (const auto& [name, tensor] : *answer.outputs) lines.push_back({Printable(name), &tensor});
+  }
+  if (answer.gradients) {
+    for (const auto& [name, tensor] : *answer.gradients) {
+      lines.push_back({Printable(absl::StrCat("d", answer.value_name, "/d", name)), &tensor});
+    }
+  }
+  for (size_t k = 0; k < answer.vectors.size(); ++k) {
+    const std::string number = answer.vectors.size() > 1 ? absl::StrCat(k + 1) : "";
+    for (const auto& [name, tensor] : answer.vectors[k]) {
+      lines.push_back(
+          {Printable(absl::StrCat("(", answer.vectors_symbol, "v", number, ")[", name, "]")),
+           &tensor});
+    }
+  }
+  return lines;
+}
+
+// Rows of a name and a value, the names padded.
+std::string Table(const std::vector<std::pair<std::string, std::string>>& rows) {
+  size_t width = 0;
+  for (const auto& [name, value] : rows) width = std::max(width, name.size());
+  std::string out;
+  for (const auto& [name, value] : rows) {
+    absl::StrAppend(&out, name, std::string(width - name.size() + 2, ' '), value, "\n");
+  }
+  return out;
+}
+
+std::string Bytes(int64_t bytes) {
+  if (bytes >= int64_t{1} << 30) return absl::StrFormat("%.4g GiB", bytes / 1073741824.0);
+  if (bytes >= int64_t{1} << 20) return absl::StrFormat("%.4g MiB", bytes / 1048576.0);
+  if (bytes >= int64_t{1} << 10) return absl::StrFormat("%.4g KiB", bytes / 1024.0);
+  return absl::StrCat(bytes, " bytes");
+}
+
+std::string InfoAsText(const CallInfo& info) {
+  return Table({{"graph", info.graph_digest},
+                {"plan", absl::StrCat(info.plan_digest, info.cache_hit ? " (cached)" : "")},
+                {"compile", absl::FormatDuration(info.compile_time)},
+                {"queue", absl::FormatDuration(info.queue_time)},
+                {"compute", absl::FormatDuration(info.compute_time)},
+                {"peak", Bytes(info.peak_bytes)},
+                {"flops", absl::StrCat(info.flops)},
+                {"threads", absl::StrCat(info.threads)},
+                {"engine", absl::StrCat(info.engine_version, " ", info.cpu_isa)}});
+}
+
+}  // namespace
+
+std::string AnswerAsText(const Answer& answer, bool show_info, bool colour) {
+  const std::vector<Line> lines = LinesOf(answer);
+  size_t width = 0;
+  for (const Line& line : lines) {
+    if (line.label.size() <= kMaxLabelWidth) width = std::max(width, line.label.size());
+  }
+  std::string out;
+  for (const Line& line : lines) {
+    const size_t padding = width - std::min(width, line.label.size());
+    absl::StrAppend(&out, std::string(padding, ' '), colour ? kBoldCyan : "", line.label,
+                    colour ? kPlain : "", " = ");
+    const auto indent = static_cast<int>(padding + line.label.size() + 3);
+    absl::StrAppend(&out, FormatTensor(*line.value, {.indent = indent}), "\n");
+  }
+  if (show_info) absl::StrAppend(&out, "\n", InfoAsText(answer.info));
+  return out;
+}
+
+std::string CapabilitiesAsText(const ServerCapabilities& c, absl::string_view address) {
+  std::set<std::pair<std::string, std::string>> ops;
+  std::set<std::pair<std::string, std::string>> differentiable;
+  for (const SupportedOp& op : c.ops) {
+    ops.emplace(op.domain, op.name);
+    if (op.vjp || op.jvp) differentiable.emplace(op.domain, op.name);
+  }
+  std::string out = Table(
+      {{"server", std::string(address)},
+       {"engine", c.engine_version},
+       {"oneDNN", c.onednn_version},
+       {"gRPC", c.grpc_version},
+       {"protobuf", c.protobuf_version},
+       {"ISA", c.cpu_isa},
+       {"workers", absl::StrCat(c.workers, ", of up to ", c.threads, " threads")},
+       {"ops", absl::StrCat(ops.size(), ", of which ", differentiable.size(), " differentiable")},
+       {"opsets", absl::StrCat(c.min_opset, " to ", c.max_opset)},
+       {"message limit", Bytes(c.max_message_bytes)},
+       {"memory limit", Bytes(c.memory_limit_bytes)},
+       {"program cache", Bytes(c.program_cache_bytes)},
+       {"node limit", absl::StrCat(c.max_nodes)},
+       {"rank limit", absl::StrCat(c.max_rank)},
+       {"durability", c.memory_only ? "memory only: nothing survives a restart" : "unknown"},
+       {"self-check", c.self_checks == 0
+                          ? "off"
+                          : absl::StrCat(c.self_checks, " comparisons, ", c.unused_kernels.size(),
+                                         " kernels not used")}});
+  for (const UnusedKernel& kernel : c.unused_kernels) {
+    absl::StrAppend(&out, "  ", kernel.provider, ": ", kernel.kernel, ": ", kernel.detail, "\n");
+  }
+  return out;
+}
+
+std::string ErrorAsText(const absl::Status& status, absl::string_view local_reason, bool colour) {
+  std::string reason = ReasonNameOf(status);
+  if (reason.empty()) reason = std::string(local_reason);
+  if (reason.empty()) reason = absl::StatusCodeToString(status.code());
+  std::string out = absl::StrCat(colour ? kBoldRed : "", "error", colour ? kPlain : "", ": ", reason,
+                                 ": ", status.message(), "\n");
+  for (const Violation& violation : ViolationsOf(status)) {
+    const std::string line =
+        absl::StrCat(violation.where, violation.where.empty() ? "" : ": ", violation.what);
+    if (line == status.message()) continue;
+    absl::StrAppend(&out, "  ", absl::StrReplaceAll(line, {{"\n", "\n  "}}), "\n");
+  }
+  return out;
+}
+
+}  // namespace gradwire::cli

@@ -1,0 +1,180 @@
+#include "engine/io/safetensors.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "engine/base/status.h"
+
+namespace gradwire {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian");
+
+using Json = nlohmann::json;
+
+constexpr size_t kMaxHeaderBytes = 100 << 20;  // the format's own limit
+
+struct SafetensorsType {
+  const char* name;
+  DType dtype;
+};
+constexpr SafetensorsType kTypes[] = {
+    {"BOOL", DType::kBool},   {"U8", DType::kUint8},   {"I8", DType::kInt8},
+    {"U16", DType::kUint16},  {"I16", DType::kInt16},  {"U32", DType::kUint32},
+    {"I32", DType::kInt32},   {"U64", DType::kUint64}, {"I64", DType::kInt64},
+    {"F16", DType::kFloat16}, {"F32", DType::kFloat},  {"F64", DType::kDouble},
+    {"BF16", DType::kBfloat16},
+};
+
+struct Entry {
+  std::string name;
+  TensorType type;
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+
+absl::Status Malformed(absl::string_view what) {
+  return Error(Reason::kInvalidTensor, absl::StrCat("safetensors: ", what));
+}
+
+// nlohmann keeps the last of two equal keys; the format forbids them, in every object.
+absl::StatusOr<Json> ParseHeader(absl::string_view text) {
+  std::vector<std::set<std::string>> keys;
+  bool twice = false;
+  auto watch = [&](int, Json::parse_event_t event, Json& value) {
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end && !keys.empty()) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.empty()) {
+      twice |= !keys.back().insert(value.get<std::string>()).second;
+    }
+    return true;
+  };
+  Json header = Json::parse(text.begin(), text.end(), watch, /*allow_exceptions=*/false);
+  if (header.is_discarded() || !header.is_object()) return Malformed("the header is no JSON object");
+  if (twice) return Malformed("the header has a key twice");
+  return header;
+}
+
+absl::StatusOr<DType> DTypeOf(const std::string& name, const Json& value) {
+  const auto dtype = value.find("dtype");
+  if (dtype == value.end() || !dtype->is_string()) {
+    return Malformed(absl::StrCat(name, ": no dtype"));
+  }
+  const auto& text = dtype->get_ref<const std::string&>();
+  for (const SafetensorsType& type : kTypes) {
+    if (text == type.name) return type.dtype;
+  }
+  return Error(Reason::kDtypeUnsupported, absl::StrCat("safetensors: ", name, ": element type ",
+                                                       text.substr(0, 64), " is not supported"));
+}
+
+absl::StatusOr<Entry> ReadEntry(const std::string& name, const Json& value) {
+  if (!value.is_object()) return Malformed(absl::StrCat(name, ": is no object"));
+  GW_ASSIGN_OR_RETURN(const DType dtype, DTypeOf(name, value));
+  const auto shape = value.find("shape");
+  const auto offsets = value.find("data_offsets");
+  if (shape == value.end() || !shape->is_array() || shape->size() > Shape::kMaxRank) {
+    return Malformed(absl::StrCat(name, ": no shape, or too many dimensions"));
+  }
+  std::vector<int64_t> dims;
+  for (const Json& extent : *shape) {
+    if (!extent.is_number_unsigned() || extent.get<uint64_t>() > INT64_MAX) {
+      return Malformed(absl::StrCat(name, ": invalid extent"));
+    }
+    dims.push_back(static_cast<int64_t>(extent.get<uint64_t>()));
+  }
+  if (offsets == value.end() || !offsets->is_array() || offsets->size() != 2 ||
+      !(*offsets)[0].is_number_unsigned() || !(*offsets)[1].is_number_unsigned()) {
+    return Malformed(absl::StrCat(name, ": invalid data_offsets"));
+  }
+  absl::StatusOr<Shape> made = Shape::Make(dims);
+  if (!made.ok()) return Malformed(absl::StrCat(name, ": ", made.status().message()));
+  const Entry entry{name,
+                    {dtype, *std::move(made)},
+                    (*offsets)[0].get<uint64_t>(),
+                    (*offsets)[1].get<uint64_t>()};
+  if (entry.end < entry.begin ||
+      entry.end - entry.begin != static_cast<uint64_t>(entry.type.bytes())) {
+    return Malformed(absl::StrCat(name, ": data_offsets [", entry.begin, ",", entry.end,
+                                  "] do not fit ", entry.type.ToString()));
+  }
+  return entry;
+}
+
+absl::Status CheckLayout(std::vector<Entry>* entries, uint64_t data_bytes) {
+  std::sort(entries->begin(), entries->end(), [](const Entry& a, const Entry& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+  });
+  uint64_t at = 0;
+  for (const Entry& entry : *entries) {
+    if (entry.begin != at) {
+      return Malformed(absl::StrCat(entry.name, ": begins at ", entry.begin, ", expected ", at,
+                                    entry.begin < at ? ": it overlaps" : ": there is a hole"));
+    }
+    at = entry.end;
+  }
+  if (at != data_bytes) {
+    return Malformed(absl::StrCat("wrong count of bytes after the header: got ", data_bytes,
+                                  ", expected ", at));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Tensor> CopyTensor(const Entry& entry, absl::string_view data) {
+  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Make(entry.type));
+  const absl::string_view bytes = data.substr(entry.begin, entry.end - entry.begin);
+  if (!bytes.empty()) std::memcpy(tensor.mutable_raw(), bytes.data(), bytes.size());
+  if (entry.type.dtype == DType::kBool) {
+    for (char byte : bytes) {
+      if (byte != 0 && byte != 1) return Malformed(absl::StrCat(entry.name, ": a byte is no bool"));
+    }
+  }
+  return tensor;
+}
+
+absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> Read(absl::string_view bytes) {
+  uint64_t header_bytes;
+  if (bytes.size() < sizeof(header_bytes)) return Malformed("the file is too short");
+  std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
+  bytes.remove_prefix(sizeof(header_bytes));
+  if (header_bytes > std::min(bytes.size(), kMaxHeaderBytes)) {
+    return Malformed("the header is cut off or too long");
+  }
+  GW_ASSIGN_OR_RETURN(const Json header, ParseHeader(bytes.substr(0, header_bytes)));
+  bytes.remove_prefix(header_bytes);
+  std::vector<Entry> entries;
+  for (const auto& [name, value] : header.items()) {
+    if (name == "__metadata__") continue;
+    GW_ASSIGN_OR_RETURN(Entry entry, ReadEntry(name, value));
+    entries.push_back(std::move(entry));
+  }
+  GW_RETURN_IF_ERROR(CheckLayout(&entries, bytes.size()));
+  std::sort(entries.begin(), entries.end(),
+            [](const Entry& a, const Entry& b) { return a.name < b.name; });
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const Entry& entry : entries) {
+    GW_ASSIGN_OR_RETURN(Tensor tensor, CopyTensor(entry, bytes));
+    tensors.emplace_back(entry.name, std::move(tensor));
+  }
+  return tensors;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> ReadSafetensors(
+    absl::string_view bytes) {
+  try {  // the JSON library throws where a value is not what it was asked for
+    return Read(bytes);
+  } catch (const Json::exception& error) {
+    return Malformed(error.what());
+  } catch (const std::bad_alloc&) {
+    return Error(Reason::kMemoryLimit, "safetensors: out of memory");
+  }
+}
+
+}  // namespace gradwire
