@@ -204,6 +204,10 @@ absl::Status SetCall(const RawArguments& raw, CallOptions* call) {
 }
 
 absl::StatusOr<Arguments> Check(RawArguments raw, Command command) {
+  for (std::string* text : {&raw.server, &raw.service, &raw.model, &raw.output_name, &raw.seed,
+                            &raw.deadline}) {
+    absl::StripAsciiWhitespace(text);
+  }
   Arguments out;
   out.command = command;
   out.server = raw.server;
@@ -290,7 +294,7 @@ std::string FullName(const CLI::App* app) {
 ParsedArguments UsageError(CLI::App* app, const std::string& message) {
   return {.arguments = std::nullopt,
           .text = absl::StrCat(message, "\nsee: ", FullName(app), " --help"),
-          .exit_code = 2};
+          .is_error = true};
 }
 
 ParsedArguments ParseError(Parser* parser, const std::vector<std::string>& words,
@@ -313,9 +317,7 @@ ParsedArguments ParseError(Parser* parser, const std::vector<std::string>& words
 
 ParsedArguments ParseArguments(std::vector<std::string> words) {
   const std::unique_ptr<Parser> parser = MakeParser();
-  if (words.empty()) {
-    return {.arguments = std::nullopt, .text = parser->app.help(), .exit_code = 2};
-  }
+  if (words.empty()) return UsageError(&parser->app, "no command is given");
   for (std::string& word : words) {
     // A word such as -x^2 is a formula: there are no short options besides -h. Led by a blank, it
     // is none for CLI11 either; Check() takes the blank off again.
@@ -325,9 +327,11 @@ ParsedArguments ParseArguments(std::vector<std::string> words) {
     std::vector<std::string> reversed(words.rbegin(), words.rend());
     parser->app.parse(std::move(reversed));
   } catch (const CLI::CallForHelp&) {
-    return {.arguments = std::nullopt, .text = Reached(&parser->app)->help(), .exit_code = 0};
+    const CLI::App* app = Reached(&parser->app);
+    const std::string parent = app->get_parent() == nullptr ? "" : FullName(app->get_parent());
+    return {.arguments = std::nullopt, .text = app->help(parent), .is_error = false};
   } catch (const CLI::CallForVersion& version) {
-    return {.arguments = std::nullopt, .text = absl::StrCat(version.what(), "\n"), .exit_code = 0};
+    return {.arguments = std::nullopt, .text = absl::StrCat(version.what(), "\n"), .is_error = false};
   } catch (const CLI::ParseError& error) {
     return ParseError(parser.get(), words, error);
   }
@@ -336,7 +340,7 @@ ParsedArguments ParseArguments(std::vector<std::string> words) {
     if (candidate != app) continue;
     absl::StatusOr<Arguments> arguments = Check(parser->raw, command);
     if (!arguments.ok()) return UsageError(app, std::string(arguments.status().message()));
-    return {.arguments = *std::move(arguments), .text = {}, .exit_code = 0};
+    return {.arguments = *std::move(arguments), .text = {}, .is_error = false};
   }
   return UsageError(app, "a command is missing");
 }

@@ -4,7 +4,7 @@
 // of the file system or the network is looked at.
 //
 //   cli::ParsedArguments parsed = cli::ParseArguments({"grad", "x^2", "x=2"});
-//   if (!parsed.arguments) { ... parsed.text, parsed.exit_code ... }
+//   if (!parsed.arguments) { ... parsed.text, parsed.is_error ... }
 #ifndef GRADWIRE_CLIENT_CLI_ARGUMENTS_H_
 #define GRADWIRE_CLIENT_CLI_ARGUMENTS_H_
 
@@ -45,9 +45,9 @@ struct Arguments {
 
 struct ParsedArguments {
   std::optional<Arguments> arguments;
-  // Without arguments: a help text or the version (exit code 0, to stdout), or a usage error.
+  // Without arguments: a help text or the version, or what is wrong with the usage.
   std::string text;
-  int exit_code = 0;
+  bool is_error = false;
 };
 
 // `words` are the words after the program's name.

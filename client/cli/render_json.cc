@@ -75,8 +75,19 @@ std::string Seconds(absl::Duration duration) {
   return absl::StrFormat("%d.%09ds", ns / 1000000000, ns % 1000000000);
 }
 
-std::string Dump(const Json& json, int indent = -1) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+// On one line, with blanks after commas and colons. Depth of recursion: that of our own objects.
+std::string Dump(const Json& json) {
+  if (!json.is_structured()) return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string out = json.is_object() ? "{" : "[";
+  const char* separator = "";
+  for (const auto& [key, value] : json.items()) {
+    out += separator;
+    if (json.is_object()) absl::StrAppend(&out, StringAsJson(key), ": ");
+    out += Dump(value);
+    separator = ", ";
+  }
+  out += json.is_object() ? "}" : "]";
+  return out;
 }
 
 Json InfoAsJson(const CallInfo& info) {

@@ -237,7 +237,7 @@ int RunServerStatus(const Client& client, const Arguments& arguments, const Cons
 int Run(const std::vector<std::string>& words, const Console& console) {
   const ParsedArguments parsed = ParseArguments(words);
   if (!parsed.arguments) {
-    if (parsed.exit_code != 0) {
+    if (parsed.is_error) {
       return Report({absl::InvalidArgumentError(parsed.text), "USAGE"}, AskForJson(words), console);
     }
     *console.out << parsed.text;

@@ -57,12 +57,12 @@ class Partitioner {
     operands_.resize(n);
     levels_.assign(n, 0);
     cluster_of_.assign(n, -1);
-    uses_.assign(n, 0);
+    waiting_.assign(n, 0);
     absorbed_.assign(graph.nodes().size(), false);
   }
 
   absl::StatusOr<Lowered> Run() {
-    CountUses();
+    FindOnlyConsumers();
     for (const GraphInput& in : graph_.inputs()) {
       out_.stages[static_cast<size_t>(in.value)] = in.stage;
       Store(in.value, 0);
@@ -77,13 +77,22 @@ class Partitioner {
 
  private:
   // ---- Values
-  void CountUses() {
-    for (const Node& node : graph_.nodes()) {
-      for (ValueId v : graph_.operands(node)) ++uses_[static_cast<size_t>(v)];
+  // A value has an only consumer where one node reads it, once, and nothing else does.
+  void FindOnlyConsumers() {
+    constexpr int32_t kMany = -2;
+    only_consumer_.assign(out_.types.size(), -1);
+    auto use = [&](ValueId v, int32_t by) {
+      int32_t& slot = only_consumer_[static_cast<size_t>(v)];
+      slot = slot == -1 ? by : kMany;
+    };
+    for (size_t i = 0; i < graph_.nodes().size(); ++i) {
+      for (ValueId v : graph_.operands(graph_.nodes()[i])) use(v, static_cast<int32_t>(i));
     }
-    for (const GraphOutput& o : graph_.outputs()) uses_[static_cast<size_t>(o.value)] += 2;
-    for (const StateUpdate& u : graph_.updates()) uses_[static_cast<size_t>(u.next)] += 2;
+    for (const GraphOutput& o : graph_.outputs()) use(o.value, kMany);
+    for (const StateUpdate& u : graph_.updates()) use(u.next, kMany);
   }
+
+  int32_t OnlyConsumer(ValueId v) const { return only_consumer_[static_cast<size_t>(v)]; }
 
   const TensorType& type(ValueId v) const { return out_.types[static_cast<size_t>(v)]; }
   Stage stage(ValueId v) const { return out_.stages[static_cast<size_t>(v)]; }
@@ -101,6 +110,7 @@ class Partitioner {
     operands_.emplace_back();
     levels_.push_back(0);
     cluster_of_.push_back(-1);
+    waiting_.push_back(0);
     Store(v, level);
     return v;
   }
@@ -260,20 +270,6 @@ class Partitioner {
   }
 
   // ---- Primitives, with what folds into them
-  // The only consumer of v, if that is a node that nothing else keeps apart from it.
-  int32_t OnlyConsumer(ValueId v, int32_t after) const {
-    if (uses_[static_cast<size_t>(v)] != 1) return -1;
-    // Consumers follow closely in every graph we build; a bounded look keeps this linear.
-    const auto end = std::min<size_t>(graph_.nodes().size(), static_cast<size_t>(after) + 64);
-    for (size_t i = static_cast<size_t>(after) + 1; i < end; ++i) {
-      const auto operands = graph_.operands(graph_.nodes()[i]);
-      if (std::find(operands.begin(), operands.end(), v) != operands.end()) {
-        return static_cast<int32_t>(i);
-      }
-    }
-    return -1;
-  }
-
   // The bias operand if node `add` is out + bias with a bias over the last extent, known before
   // the primitive runs.
   std::optional<Operand> BiasOf(int32_t add, ValueId product, int32_t at) const {
@@ -282,7 +278,10 @@ class Partitioner {
     if (p == nullptr || p->tile != &tiles::Add) return std::nullopt;
     const auto operands = graph_.operands(node);
     const ValueId other = operands[0] == product ? operands[1] : operands[0];
-    if (other >= graph_.nodes()[static_cast<size_t>(at)].first_output) return std::nullopt;
+    if (other >= graph_.nodes()[static_cast<size_t>(at)].first_output ||
+        waiting_[static_cast<size_t>(operands_[static_cast<size_t>(other)].root)] > 0) {
+      return std::nullopt;
+    }
     const Shape& out = type(product).shape;
     if (type(node.first_output) != type(product)) return std::nullopt;
     Operand bias = operands_[static_cast<size_t>(other)];
@@ -305,12 +304,12 @@ class Partitioner {
       ValueId result;
     };
     std::vector<Folded> attempts = {{std::nullopt, PostOp::kNone, {}, node.first_output}};
-    const int32_t add = OnlyConsumer(node.first_output, index);
+    const int32_t add = OnlyConsumer(node.first_output);
     if (add >= 0) {
       if (std::optional<Operand> bias = BiasOf(add, node.first_output, index)) {
         const ValueId sum = graph_.nodes()[static_cast<size_t>(add)].first_output;
         attempts.push_back({bias, PostOp::kNone, {add}, sum});
-        const int32_t act = OnlyConsumer(sum, add);
+        const int32_t act = OnlyConsumer(sum);
         const auto* p = act < 0 ? nullptr : std::get_if<Pointwise>(
                                                 &graph_.nodes()[static_cast<size_t>(act)].op->lowering);
         if (p != nullptr && p->post_op != PostOp::kNone) {
@@ -390,6 +389,33 @@ class Partitioner {
            (c.nodes.size() >= kMaxInstructions || c.external.size() >= kMaxClusterOperands);
   }
 
+  // A node whose operands have storage anyway waits for its only consumer and joins that one's
+  // cluster, however much later: its result then needs no memory (the mask of a relu, the 1 - y^2 of a
+  // tanh, wanted only by the backward pass).
+  // How many nodes would then wait for the same cluster; 0 where this one cannot.
+  int32_t Waiting(const Node& node, const std::vector<Operand>& in) const {
+    constexpr int32_t kMostWaiting = 16;
+    const int32_t consumer = OnlyConsumer(node.first_output);
+    if (consumer < 0) return 0;
+    const Node& next = graph_.nodes()[static_cast<size_t>(consumer)];
+    const auto* p = std::get_if<Pointwise>(&next.op->lowering);
+    if (p == nullptr || type(next.first_output).shape != type(node.first_output).shape ||
+        StageOf(next) != stage(node.first_output) || TileOf(next, *p) == nullptr) {
+      return 0;
+    }
+    const Shape& space = type(node.first_output).shape;
+    int32_t waiting = 1;
+    for (const Operand& o : in) {
+      const auto root = static_cast<size_t>(o.root);
+      const bool stored = cluster_of_[root] < 0 ||
+                          (o.type.shape.num_elements() <= 1 &&
+                           !InRegister(o, space, stage(node.first_output)));
+      if (!stored) return 0;
+      waiting += waiting_[root];
+    }
+    return waiting <= kMostWaiting ? waiting : 0;
+  }
+
   absl::Status VisitPointwise(int32_t index, const Node& node, TileFn fn) {
     const ValueId v = node.first_output;
     const Shape& space = type(v).shape;
@@ -400,22 +426,39 @@ class Partitioner {
       const bool mapped = cluster_of_[static_cast<size_t>(o.root)] >= 0;
       level = std::max(level, LevelOf(o) + (mapped && !InRegister(o, space, s) ? 1 : 0));
     }
+    tile_of_[index] = fn;
+    Store(v, level);
+    waiting_[static_cast<size_t>(v)] = Waiting(node, in);
+    if (waiting_[static_cast<size_t>(v)] > 0) return absl::OkStatus();
     int32_t home = JoinProducers(in, space, s, level);
     if (home == kFull) {
       ++level;
       home = -1;
     }
     if (home < 0) home = FindOpen({level, s, space.dims()}, in, space);
-    Cluster& cluster = clusters_[static_cast<size_t>(home)];
-    cluster.nodes.push_back(index);
-    for (const Operand& o : in) {
-      const int32_t c = cluster_of_[static_cast<size_t>(o.root)];
-      if (c < 0 || Heir(c) != home) cluster.external.emplace(o.root, 0);
-    }
-    Store(v, level);
-    cluster_of_[static_cast<size_t>(v)] = home;
-    tile_of_[index] = fn;
+    Place(index, level, home);
     return absl::OkStatus();
+  }
+
+  // Puts a node into a cluster, and with it those that waited for it.
+  void Place(int32_t index, int32_t level, int32_t home) {
+    std::vector<int32_t> nodes = {index};
+    Cluster& cluster = clusters_[static_cast<size_t>(home)];
+    for (size_t k = 0; k < nodes.size(); ++k) {
+      const Node& node = graph_.nodes()[static_cast<size_t>(nodes[k])];
+      for (const Operand& o : Inputs(node)) {
+        const auto root = static_cast<size_t>(o.root);
+        if (waiting_[root] > 0) {
+          waiting_[root] = 0;
+          nodes.push_back(graph_.producer(o.root));
+        } else if (cluster_of_[root] < 0 || Heir(cluster_of_[root]) != home) {
+          cluster.external.emplace(o.root, 0);
+        }
+      }
+      cluster.nodes.push_back(nodes[k]);
+      Store(node.first_output, level);
+      cluster_of_[static_cast<size_t>(node.first_output)] = home;
+    }
   }
 
   static constexpr int32_t kFull = -2;
@@ -588,7 +631,8 @@ class Partitioner {
   std::vector<Operand> operands_;     // by value: how it is read
   std::vector<int32_t> levels_;       // by root
   std::vector<int32_t> cluster_of_;   // by root
-  std::vector<int32_t> uses_;         // by value
+  std::vector<int32_t> only_consumer_;  // by value; negative: none, or several
+  std::vector<int32_t> waiting_;      // by root: it and others wait for its only consumer's cluster
   std::vector<bool> absorbed_;        // by node: folded into a primitive
   std::vector<Cluster> clusters_;
   std::map<ClusterKey, std::vector<int32_t>> open_;

@@ -77,6 +77,8 @@ ValueId LogSoftmax(GraphBuilder& b, ValueId x, const Axes& axes);
 ValueId MatMul(GraphBuilder& b, ValueId x, ValueId y);
 // Swaps the last two dimensions.
 ValueId MatrixTranspose(GraphBuilder& b, ValueId x);
+// (A B)^T as B^T A^T: kNoValue unless x is a MatMul and perm swaps its last two dimensions only.
+ValueId SwapFactors(GraphBuilder& b, ValueId x, const std::vector<int64_t>& perm);
 
 // ---- shape.cc, indexing.cc: moving elements
 ValueId Reshape(GraphBuilder& b, ValueId x, const Shape& shape);

@@ -1,5 +1,6 @@
 // Matrix products.
 #include <algorithm>
+#include <numeric>
 
 #include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
@@ -222,6 +223,18 @@ ValueId MatMul(GraphBuilder& b, ValueId x, ValueId y) {
     return Reshape(b, MatMul(b, Reshape(b, x, {rows, inner}), y), *out);
   }
   return b.Add(kMatMulOp, {x, y});
+}
+
+ValueId SwapFactors(GraphBuilder& b, ValueId x, const std::vector<int64_t>& perm) {
+  const Node* product = b.Producer(x);
+  if (product == nullptr || product->op != &kMatMulOp) return kNoValue;
+  std::vector<int64_t> swap(perm.size());
+  std::iota(swap.begin(), swap.end(), 0);
+  std::swap(swap[swap.size() - 2], swap[swap.size() - 1]);
+  if (perm != swap) return kNoValue;
+  const ValueId lhs = b.operands(*product)[0], rhs = b.operands(*product)[1];
+  const ValueId first = MatrixTranspose(b, rhs);
+  return MatMul(b, first, MatrixTranspose(b, lhs));
 }
 
 ValueId MatrixTranspose(GraphBuilder& b, ValueId x) {

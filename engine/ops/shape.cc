@@ -379,7 +379,9 @@ const OpDef kTransposeOp = {
       for (size_t i = 0; i < perm.size(); ++i) {
         inverse[static_cast<size_t>(perm[i])] = static_cast<int64_t>(i);
       }
-      return Transpose(b, g, inverse);
+      // The gradient by a transposed weight is a product: better its factors swapped than a copy.
+      const ValueId swapped = SwapFactors(b, g, inverse);
+      return swapped != kNoValue ? swapped : Transpose(b, g, inverse);
     }},
     .lowering = View{TransposeLayout},
     .onnx = {{.name = "Transpose", .since = 1, .import = ImportTranspose}},

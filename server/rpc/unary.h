@@ -75,7 +75,7 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   server::Call call_;
   bool entered_ = false;
   bool parsed_ = false;
-  char arena_block_[2048];
+  alignas(16) char arena_block_[2048];
   google::protobuf::Arena arena_;
 };
 
