@@ -1,4 +1,5 @@
-// In-process benchmarks: what a gradient costs without a wire, and how compilation grows with nodes.
+// In-process benchmarks: what a gradient costs without a wire, and how compilation grows with
+// nodes.
 //
 //   build/bench/bin/engine_bench --benchmark_filter=gradient
 #include <benchmark/benchmark.h>
@@ -25,8 +26,11 @@ void BM_Gradient(benchmark::State& state, Workload (*make)()) {
 BENCHMARK_CAPTURE(BM_Gradient, seed, &Seed)->Arg(1)->UseRealTime();
 BENCHMARK_CAPTURE(BM_Gradient, mlp_small, &MlpSmall)->Arg(1)->UseRealTime();
 BENCHMARK_CAPTURE(BM_Gradient, mlp_grad, &MlpGrad)->Arg(1)->Arg(2)->UseRealTime();
-BENCHMARK_CAPTURE(BM_Gradient, elementwise, +[] { return Elementwise(4 << 20); })
-    ->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK_CAPTURE(
+    BM_Gradient, elementwise, +[] { return Elementwise(4 << 20); })
+    ->Arg(1)
+    ->Arg(2)
+    ->UseRealTime();
 
 // Import + Specialize + Vjp + Compile of a chain, nothing cached.
 void BM_CompileChain(benchmark::State& state) {

@@ -24,12 +24,17 @@ void Die(const absl::Status& status) {
 }  // namespace
 
 Workload Seed() {
-  return {"seed", ModelFormat::kFormula, "x^2*y + y^3",
-          {{"x", Tensor::Scalar(2.0)}, {"y", Tensor::Scalar(3.0)}}, {"x", "y"}};
+  return {"seed",
+          ModelFormat::kFormula,
+          "x^2*y + y^3",
+          {{"x", Tensor::Scalar(2.0)}, {"y", Tensor::Scalar(3.0)}},
+          {"x", "y"}};
 }
 
 Workload MlpSmall() {
-  Workload w{"mlp_small", ModelFormat::kText, R"(<ir_version: 8, opset_import: ["": 17]>
+  Workload w{"mlp_small",
+             ModelFormat::kText,
+             R"(<ir_version: 8, opset_import: ["": 17]>
 mlp (float[16,64] x, float[16,1] t, float[64,64] w1, float[64] b1, float[64,64] w2, float[64] b2,
      float[64,1] w3, float[1] b3) => (float loss) {
   h1 = Gemm <transB = 1> (x, w1, b1)
@@ -40,16 +45,20 @@ mlp (float[16,64] x, float[16,1] t, float[64,64] w1, float[64] b1, float[64,64] 
   d = Sub (y, t)
   s = Mul (d, d)
   loss = ReduceMean <keepdims = 0> (s)
-})", {}, {"w1", "b1", "w2", "b2", "w3", "b3"}};
-  w.inputs = {{"x", Normal({16, 64}, 1, 1)},     {"t", Normal({16, 1}, 1, 2)},
-              {"w1", Normal({64, 64}, 0.1, 3)},  {"b1", Normal({64}, 0.1, 4)},
-              {"w2", Normal({64, 64}, 0.1, 5)},  {"b2", Normal({64}, 0.1, 6)},
-              {"w3", Normal({64, 1}, 0.1, 7)},   {"b3", Normal({1}, 0.1, 8)}};
+})",
+             {},
+             {"w1", "b1", "w2", "b2", "w3", "b3"}};
+  w.inputs = {{"x", Normal({16, 64}, 1, 1)},    {"t", Normal({16, 1}, 1, 2)},
+              {"w1", Normal({64, 64}, 0.1, 3)}, {"b1", Normal({64}, 0.1, 4)},
+              {"w2", Normal({64, 64}, 0.1, 5)}, {"b2", Normal({64}, 0.1, 6)},
+              {"w3", Normal({64, 1}, 0.1, 7)},  {"b3", Normal({1}, 0.1, 8)}};
   return w;
 }
 
 Workload MlpGrad() {
-  Workload w{"mlp_grad", ModelFormat::kText, R"(<ir_version: 8, opset_import: ["": 17]>
+  Workload w{"mlp_grad",
+             ModelFormat::kText,
+             R"(<ir_version: 8, opset_import: ["": 17]>
 mlp (float[128,784] x, int64[128] t, float[512,784] w1, float[512] b1, float[256,512] w2,
      float[256] b2, float[10,256] w3, float[10] b3) => (float loss) {
   h1 = Gemm <transB = 1> (x, w1, b1)
@@ -58,19 +67,24 @@ mlp (float[128,784] x, int64[128] t, float[512,784] w1, float[512] b1, float[256
   a2 = Relu (h2)
   y = Gemm <transB = 1> (a2, w3, b3)
   loss = SoftmaxCrossEntropyLoss (y, t)
-})", {}, {"w1", "b1", "w2", "b2", "w3", "b3"}};
+})",
+             {},
+             {"w1", "b1", "w2", "b2", "w3", "b3"}};
   Tensor labels(TensorType{DType::kInt64, {128}});
   for (int64_t i = 0; i < 128; ++i) labels.mutable_data<int64_t>()[i] = i * 7 % 10;
-  w.inputs = {{"x", Normal({128, 784}, 1, 1)},      {"t", labels},
-              {"w1", Normal({512, 784}, 0.05, 3)},  {"b1", Normal({512}, 0.05, 4)},
-              {"w2", Normal({256, 512}, 0.05, 5)},  {"b2", Normal({256}, 0.05, 6)},
-              {"w3", Normal({10, 256}, 0.05, 7)},   {"b3", Normal({10}, 0.05, 8)}};
+  w.inputs = {{"x", Normal({128, 784}, 1, 1)},     {"t", labels},
+              {"w1", Normal({512, 784}, 0.05, 3)}, {"b1", Normal({512}, 0.05, 4)},
+              {"w2", Normal({256, 512}, 0.05, 5)}, {"b2", Normal({256}, 0.05, 6)},
+              {"w3", Normal({10, 256}, 0.05, 7)},  {"b3", Normal({10}, 0.05, 8)}};
   return w;
 }
 
 Workload Elementwise(int64_t n) {
-  return {"elementwise", ModelFormat::kFormula, "sum(tanh(x)*sigmoid(x) + exp(-x*x))",
-          {{"x", Normal({n}, 1, 1)}}, {"x"}};
+  return {"elementwise",
+          ModelFormat::kFormula,
+          "sum(tanh(x)*sigmoid(x) + exp(-x*x))",
+          {{"x", Normal({n}, 1, 1)}},
+          {"x"}};
 }
 
 Workload Chain(int64_t nodes) {

@@ -16,16 +16,16 @@ namespace gradwire::bench {
 struct Workload {
   std::string name;
   ModelFormat format;
-  std::string model;                                    // bytes or text
-  std::vector<std::pair<std::string, Tensor>> inputs;   // initialisers too
+  std::string model;                                   // bytes or text
+  std::vector<std::pair<std::string, Tensor>> inputs;  // initialisers too
   std::vector<std::string> wrt;
 };
 
-Workload Seed();                   // x^2*y + y^3, f64 scalars
-Workload MlpSmall();               // 64-64-64-1, tanh, mean square error, batch 16, f32
-Workload MlpGrad();                // 784-512-256-10, relu, softmax cross-entropy, batch 128, f32
-Workload Elementwise(int64_t n);   // sum(tanh(x)*sigmoid(x) + exp(-x*x)), f32
-Workload Chain(int64_t nodes);     // x -> sin(x)*0.5 -> ... as ONNX text, f64 scalar
+Workload Seed();                  // x^2*y + y^3, f64 scalars
+Workload MlpSmall();              // 64-64-64-1, tanh, mean square error, batch 16, f32
+Workload MlpGrad();               // 784-512-256-10, relu, softmax cross-entropy, batch 128, f32
+Workload Elementwise(int64_t n);  // sum(tanh(x)*sigmoid(x) + exp(-x*x)), f32
+Workload Chain(int64_t nodes);    // x -> sin(x)*0.5 -> ... as ONNX text, f64 scalar
 
 // A Program with buffers, ready to run again and again.
 class Runner {

@@ -71,9 +71,15 @@ void SetDeadline(absl::Duration deadline, grpc::ClientContext* context) {
 
 void SetModel(const ModelSource& model, v1::Model* out) {
   switch (model.form()) {
-    case ModelSource::Form::kOnnx: out->set_onnx(model.content()); break;
-    case ModelSource::Form::kText: out->set_text(model.content()); break;
-    case ModelSource::Form::kFormula: out->set_expression(model.content()); break;
+    case ModelSource::Form::kOnnx:
+      out->set_onnx(model.content());
+      break;
+    case ModelSource::Form::kText:
+      out->set_text(model.content());
+      break;
+    case ModelSource::Form::kFormula:
+      out->set_expression(model.content());
+      break;
   }
 }
 
@@ -171,9 +177,15 @@ ServerCapabilities CapabilitiesOf(const v1::Capabilities& wire) {
   ServerCapabilities out;
   for (const v1::OpCapability& op : wire.ops()) {
     SupportedOp& to = out.ops.emplace_back();
-    to = {.domain = op.domain(), .name = op.name(), .first_opset = op.first_opset(),
-          .last_opset = op.last_opset(), .dtypes = {}, .value = op.value(), .vjp = op.vjp(),
-          .jvp = op.jvp(), .doc = op.doc()};
+    to = {.domain = op.domain(),
+          .name = op.name(),
+          .first_opset = op.first_opset(),
+          .last_opset = op.last_opset(),
+          .dtypes = {},
+          .value = op.value(),
+          .vjp = op.vjp(),
+          .jvp = op.jvp(),
+          .doc = op.doc()};
     for (int dtype : op.data_types()) to.dtypes.push_back(DTypeFromOnnx(dtype));
   }
   const v1::Limits& limits = wire.limits();
@@ -224,9 +236,12 @@ absl::StatusOr<ServingStatus> ReadHealthResponse(const grpc::ByteBuffer& respons
     return absl::InternalError("the health response is malformed");
   }
   switch (bytes[1]) {
-    case 1: return ServingStatus::kServing;
-    case 2: return ServingStatus::kNotServing;
-    default: return ServingStatus::kUnknown;
+    case 1:
+      return ServingStatus::kServing;
+    case 2:
+      return ServingStatus::kNotServing;
+    default:
+      return ServingStatus::kUnknown;
   }
 }
 

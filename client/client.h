@@ -1,6 +1,7 @@
 // File: client.h
 //
-// Client: calls a Gradwire server. Channel, retries, deadlines and the decoding of errors are hidden.
+// Client: calls a Gradwire server. Channel, retries, deadlines and the decoding of errors are
+// hidden.
 //
 //   Client client = Client::Connect("127.0.0.1:50051");
 //   absl::StatusOr<GradientResult> r =
@@ -9,13 +10,14 @@
 //   r->value.data<double>()[0];           // 39
 //   r->gradients["x"].data<double>()[0];  // 12
 //
-// Models: a formula or text (model_source.h), an Expression or ModelBuilder (model_builder.h), a file
-// (load_model.h). Tensors: named_tensors.h. What each call means, the shapes of its results and its
-// cost: gradient_service.proto.
+// Models: a formula or text (model_source.h), an Expression or ModelBuilder (model_builder.h), a
+// file (load_model.h). Tensors: named_tensors.h. What each call means, the shapes of its results
+// and its cost: gradient_service.proto.
 //
 // Errors: the server's code and message; ReasonNameOf(status) is its reason ("SHAPE_MISMATCH") and
 // ViolationsOf(status) the offending nodes and fields. Besides:
-//   UNAVAILABLE         no server there, or it is shutting down; tried up to 4 times within a second
+//   UNAVAILABLE         no server there, or it is shutting down; tried up to 4 times within a
+//   second
 //                       or so (never after any part of an answer has arrived)
 //   DEADLINE_EXCEEDED   CallOptions.deadline passed; the server stops computing as well
 // Nothing else is retried.

@@ -104,8 +104,8 @@ class ArrayWriter {
     Append("[");
     ForEachShown(axis, [&](int64_t i) {
       if (!first) Append(",");
-      if (!first && (!last_axis ||
-                     column_ + static_cast<int>(element_width_) + 2 > format_.width)) {
+      if (!first &&
+          (!last_axis || column_ + static_cast<int>(element_width_) + 2 > format_.width)) {
         NewLine(axis);
       } else if (!first) {
         Append(" ");

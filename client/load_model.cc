@@ -99,10 +99,12 @@ absl::StatusOr<fs::path> Resolve(const onnx::TensorProto& tensor, const fs::path
   const fs::path root = fs::canonical(folder, error);
   if (error) return Refused(tensor, absl::StrCat(folder.string(), ": ", error.message()));
   const fs::path file = fs::canonical(root / relative, error);
-  if (error) return Refused(tensor, absl::StrCat((folder / relative).string(), ": ", error.message()));
+  if (error)
+    return Refused(tensor, absl::StrCat((folder / relative).string(), ": ", error.message()));
   const fs::path below = file.lexically_relative(root);
   if (below.empty() || *below.begin() == ".." || below == ".") {
-    return Refused(tensor, absl::StrCat("location '", location, "' leads out of the model's folder"));
+    return Refused(tensor,
+                   absl::StrCat("location '", location, "' leads out of the model's folder"));
   }
   return file;
 }
@@ -130,11 +132,10 @@ absl::Status Inline(const fs::path& folder, onnx::TensorProto* tensor, int64_t* 
   }
   *total_bytes = SaturatingAdd(*total_bytes, expected);
   if (*total_bytes > kMaxFileBytes) {
-    return Error(Reason::kMemoryLimit,
-                 absl::StrCat("the model with its external data is above ", kMaxFileBytes, " bytes"));
+    return Error(Reason::kMemoryLimit, absl::StrCat("the model with its external data is above ",
+                                                    kMaxFileBytes, " bytes"));
   }
-  absl::StatusOr<std::string> bytes =
-      ReadFilePart(file.string(), location.offset, location.length);
+  absl::StatusOr<std::string> bytes = ReadFilePart(file.string(), location.offset, location.length);
   if (!bytes.ok()) return Refused(*tensor, bytes.status().message());
   tensor->set_raw_data(*std::move(bytes));
   tensor->clear_external_data();
@@ -151,9 +152,9 @@ absl::StatusOr<ModelSource> LoadOnnx(const std::string& path, std::string bytes)
   bool changed = false;
   for (onnx::TensorProto* tensor : AllTensors(&model)) {
     if (tensor->data_location() != onnx::TensorProto::EXTERNAL) continue;
-    GW_RETURN_IF_ERROR(Inline(fs::path(path).parent_path().empty() ? fs::path(".")
-                                                                   : fs::path(path).parent_path(),
-                              tensor, &total_bytes));
+    GW_RETURN_IF_ERROR(
+        Inline(fs::path(path).parent_path().empty() ? fs::path(".") : fs::path(path).parent_path(),
+               tensor, &total_bytes));
     changed = true;
   }
   if (changed && !model.SerializeToString(&bytes)) {

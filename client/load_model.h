@@ -5,9 +5,9 @@
 //   absl::StatusOr<ModelSource> model = LoadModel("mlp.onnx");
 //
 // A .onnx file may keep weights in files beside it (PyTorch 2.9 and later export that way), which
-// servers refuse. They are put into the model here. Such a file must lie in the model's own folder or
-// below it: absolute locations, "..", and links that lead elsewhere are refused, so that a model from
-// a stranger cannot have other files of this machine sent away.
+// servers refuse. They are put into the model here. Such a file must lie in the model's own folder
+// or below it: absolute locations, "..", and links that lead elsewhere are refused, so that a model
+// from a stranger cannot have other files of this machine sent away.
 //
 // Thread-safety: pure apart from the file system.
 #ifndef GRADWIRE_CLIENT_LOAD_MODEL_H_

@@ -20,7 +20,8 @@ struct Expression::Body {
   onnx::GraphProto& graph() { return *model.mutable_graph(); }
 
   void Fail(absl::string_view message) {
-    if (status.ok()) status = Error(Reason::kInvalidModel, absl::StrCat("model builder: ", message));
+    if (status.ok())
+      status = Error(Reason::kInvalidModel, absl::StrCat("model builder: ", message));
   }
 
   void TakeName(const std::string& name) {
@@ -170,8 +171,9 @@ struct ExpressionAccess {
 
   static void CheckSameType(absl::string_view op, const Expression& a, const Expression& b) {
     if (a.dtype_ == b.dtype_) return;
-    a.body_->Fail(absl::StrCat(op, " of '", a.name_, "' and '", b.name_, "': element types differ: ",
-                               DTypeName(a.dtype_), " and ", DTypeName(b.dtype_)));
+    a.body_->Fail(absl::StrCat(op, " of '", a.name_, "' and '", b.name_,
+                               "': element types differ: ", DTypeName(a.dtype_), " and ",
+                               DTypeName(b.dtype_)));
   }
 
   static Expression Binary(absl::string_view op, const Expression& a, const Expression& b) {
@@ -189,8 +191,7 @@ struct ExpressionAccess {
     std::vector<Expression> inputs = {x};
     if (axes != nullptr) {
       inputs.push_back(Constant(
-          x.body_,
-          Tensor::FromVector<int64_t>({static_cast<int64_t>(axes->size())}, *axes)));
+          x.body_, Tensor::FromVector<int64_t>({static_cast<int64_t>(axes->size())}, *axes)));
     }
     onnx::NodeProto* node;
     Expression result = Node(x.body_, op, inputs, x.dtype_, &node);
@@ -286,10 +287,18 @@ ModelBuilder::operator ModelSource() const {
   return SourceOf(body_->model);
 }
 
-Expression operator+(const Expression& a, const Expression& b) { return Access::Binary("Add", a, b); }
-Expression operator-(const Expression& a, const Expression& b) { return Access::Binary("Sub", a, b); }
-Expression operator*(const Expression& a, const Expression& b) { return Access::Binary("Mul", a, b); }
-Expression operator/(const Expression& a, const Expression& b) { return Access::Binary("Div", a, b); }
+Expression operator+(const Expression& a, const Expression& b) {
+  return Access::Binary("Add", a, b);
+}
+Expression operator-(const Expression& a, const Expression& b) {
+  return Access::Binary("Sub", a, b);
+}
+Expression operator*(const Expression& a, const Expression& b) {
+  return Access::Binary("Mul", a, b);
+}
+Expression operator/(const Expression& a, const Expression& b) {
+  return Access::Binary("Div", a, b);
+}
 Expression operator+(const Expression& a, double b) { return a + Access::Number(b, a); }
 Expression operator-(const Expression& a, double b) { return a - Access::Number(b, a); }
 Expression operator*(const Expression& a, double b) { return a * Access::Number(b, a); }
@@ -351,7 +360,9 @@ Expression Where(const Expression& condition, double a, const Expression& b) {
   return Where(condition, Access::Number(a, b), b);
 }
 
-Expression MatMul(const Expression& a, const Expression& b) { return Access::Binary("MatMul", a, b); }
+Expression MatMul(const Expression& a, const Expression& b) {
+  return Access::Binary("MatMul", a, b);
+}
 Expression Transpose(const Expression& x) { return Access::Unary("Transpose", x); }
 Expression Sum(const Expression& x) { return Access::Reduce("ReduceSum", x, nullptr, false); }
 Expression Sum(const Expression& x, const std::vector<int64_t>& axes, bool keep_dims) {

@@ -12,12 +12,12 @@
 //   client.Gradient(g, {{"images", batch}, ...}, {.wrt = {"w", "b"}});
 //
 // Values: an Expression stands for one value of the model; using it twice computes it once. Shapes
-// broadcast as in NumPy, and it is the server that checks them. Element types are not converted: both
-// sides of an operator have the same one, except that a plain number takes the type of the other
-// side; Cast() converts.
+// broadcast as in NumPy, and it is the server that checks them. Element types are not converted:
+// both sides of an operator have the same one, except that a plain number takes the type of the
+// other side; Cast() converts.
 //
-// Models: passing an Expression to a Client computes that value alone, as output "f", of a model with
-// only the inputs and parameters it depends on. Passing the builder takes everything named by
+// Models: passing an Expression to a Client computes that value alone, as output "f", of a model
+// with only the inputs and parameters it depends on. Passing the builder takes everything named by
 // Output(), and all inputs.
 //
 // Errors are sticky, so that expressions need no checks: the first mistake (a name given twice, an

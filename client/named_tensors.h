@@ -1,6 +1,7 @@
 // File: named_tensors.h
 //
-// NamedTensors: tensors by the name of the ONNX value each belongs to. What a Client takes and gives.
+// NamedTensors: tensors by the name of the ONNX value each belongs to. What a Client takes and
+// gives.
 //
 //   NamedTensors inputs = {{"x", 2}, {"w", {0.5, 1.5}}, {"m", Tensor::FromVector<float>(...)}};
 //   inputs["x"] = Tensor::Scalar(3.0);
@@ -20,8 +21,8 @@
 
 namespace gradwire {
 
-// What may be written where a tensor is wanted. Numbers are DOUBLE scalars, except that a float is a
-// FLOAT scalar; lists of numbers are vectors. For any other type or shape, pass a Tensor.
+// What may be written where a tensor is wanted. Numbers are DOUBLE scalars, except that a float is
+// a FLOAT scalar; lists of numbers are vectors. For any other type or shape, pass a Tensor.
 class TensorValue {
  public:
   template <typename T, typename = std::enable_if_t<std::is_arithmetic_v<T>>>

@@ -87,11 +87,16 @@ absl::StatusOr<Graph> Derive(const Graph& graph, const Computation& c,
                              const std::vector<std::string>& outputs,
                              const std::vector<std::string>& wrt) {
   switch (c.kind) {
-    case Computation::kValue: return graph;
-    case Computation::kGradient: return Gradient(graph, outputs[0], wrt);
-    case Computation::kVjp: return Vjp(graph, wrt);
-    case Computation::kJvp: return Jvp(graph, wrt);
-    case Computation::kHvp: return Hvp(graph, c.hvp_of_cotangents ? "" : outputs[0], wrt);
+    case Computation::kValue:
+      return graph;
+    case Computation::kGradient:
+      return Gradient(graph, outputs[0], wrt);
+    case Computation::kVjp:
+      return Vjp(graph, wrt);
+    case Computation::kJvp:
+      return Jvp(graph, wrt);
+    case Computation::kHvp:
+      return Hvp(graph, c.hvp_of_cotangents ? "" : outputs[0], wrt);
   }
   return absl::InternalError("unknown kind of computation");
 }
@@ -162,10 +167,10 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::LoadModel(ModelFormat
   }
   const Digest digest = d.Finish();
   if (auto known = state_->models.Find(digest)) return *known;
-  absl::StatusOr<onnx::ModelProto> proto =
-      format == ModelFormat::kOnnx   ? ParseOnnx(bytes)
-      : format == ModelFormat::kText ? ParseOnnxText(bytes, options_.max_nodes)
-                                     : ParseFormula(bytes, types, options_.max_nodes);
+  absl::StatusOr<onnx::ModelProto> proto = format == ModelFormat::kOnnx ? ParseOnnx(bytes)
+                                           : format == ModelFormat::kText
+                                               ? ParseOnnxText(bytes, options_.max_nodes)
+                                               : ParseFormula(bytes, types, options_.max_nodes);
   GW_RETURN_IF_ERROR(proto.status());
   GW_ASSIGN_OR_RETURN(Model model, ImportModel(*proto, AllOps(), {options_.max_nodes}));
   auto loaded = std::make_shared<LoadedModel>();

@@ -1,17 +1,17 @@
 // File: engine.h
 //
-// Engine: the façade over import, Specialize, autodiff, Compile and the caches. What servers, jobs and
-// benchmarks use; transport-free.
+// Engine: the façade over import, Specialize, autodiff, Compile and the caches. What servers, jobs
+// and benchmarks use; transport-free.
 //
 //   Engine engine({.threads = 2});
 //   GW_ASSIGN_OR_RETURN(auto model, engine.LoadModel(ModelFormat::kFormula, "x^2*y + y^3", {}));
 //   NamedViews inputs = {{"x", x}, {"y", y}};
-//   GW_ASSIGN_OR_RETURN(Prepared p, engine.Prepare(*model, {.kind = Computation::kGradient}, inputs));
-//   Bindings bindings;  // p.program->signature() says what goes where
+//   GW_ASSIGN_OR_RETURN(Prepared p, engine.Prepare(*model, {.kind = Computation::kGradient},
+//   inputs)); Bindings bindings;  // p.program->signature() says what goes where
 //   ... p.program->Run(bindings, context);
 //
-// A second identical Prepare finds the Program in a cache (bounded in bytes, least recently used goes
-// first): it costs one hash and one lookup. Models are cached likewise by their bytes.
+// A second identical Prepare finds the Program in a cache (bounded in bytes, least recently used
+// goes first): it costs one hash and one lookup. Models are cached likewise by their bytes.
 // Thread-safety: every method may be called from any thread.
 #ifndef GRADWIRE_ENGINE_ENGINE_H_
 #define GRADWIRE_ENGINE_ENGINE_H_
@@ -57,7 +57,7 @@ struct Prepared {
   std::vector<std::string> wrt;      // resolved, in order
   Digest graph_digest;               // of the derivative graph, without weights
   bool cache_hit = false;
-  absl::Duration compile_time;       // zero on a hit
+  absl::Duration compile_time;  // zero on a hit
 };
 
 struct SelfCheckReport {
@@ -66,11 +66,11 @@ struct SelfCheckReport {
 };
 
 struct EngineOptions {
-  int threads = 1;                       // team size of every Program
+  int threads = 1;  // team size of every Program
   int64_t max_nodes = 200'000;
   int64_t cache_bytes = int64_t{256} << 20;
   enum class SelfCheck { kAuto, kAlways, kNever } self_check = SelfCheck::kAuto;
-  std::string self_check_dir;            // where kAuto keeps its result; empty: the user's cache dir
+  std::string self_check_dir;  // where kAuto keeps its result; empty: the user's cache dir
 };
 
 class Engine {
@@ -79,7 +79,8 @@ class Engine {
   ~Engine();
 
   // Decodes (or finds) a model. `inputs` types the free names of a formula.
-  // Errors: INVALID_MODEL, UNSUPPORTED_OP, UNSUPPORTED_OPSET, GRAPH_TOO_LARGE: all problems at once.
+  // Errors: INVALID_MODEL, UNSUPPORTED_OP, UNSUPPORTED_OPSET, GRAPH_TOO_LARGE: all problems at
+  // once.
   absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(ModelFormat format,
                                                                absl::string_view bytes,
                                                                const NamedViews& inputs);

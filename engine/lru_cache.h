@@ -1,7 +1,7 @@
 // File: lru_cache.h
 //
-// LruCache: a map bounded in bytes; the least recently used entries go first. What is larger than the
-// bound is not kept. Thread-safe.
+// LruCache: a map bounded in bytes; the least recently used entries go first. What is larger than
+// the bound is not kept. Thread-safe.
 #ifndef GRADWIRE_ENGINE_LRU_CACHE_H_
 #define GRADWIRE_ENGINE_LRU_CACHE_H_
 

@@ -1,5 +1,6 @@
 // The gradient of f(x, y) = x^2*y + y^3 at (2, 3).
 #include <iostream>
+
 #include "client/client.h"
 int main() {
   gradwire::Client client = gradwire::Client::Connect();  // GRADWIRE_SERVER, or 127.0.0.1:50051

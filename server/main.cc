@@ -28,7 +28,8 @@ constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 
 constexpr char kExamples[] =
-    "Every flag can be given by an environment variable (GRADWIRE_LISTEN for --listen) or in a TOML "
+    "Every flag can be given by an environment variable (GRADWIRE_LISTEN for --listen) or in a "
+    "TOML "
     "file (listen = \"127.0.0.1:0\"); a flag wins over a variable, a variable over the file.\n\n"
     "Examples:\n"
     "  gradwire-server\n"
@@ -147,8 +148,8 @@ int Serve(const Flags& flags) {
   const auto server = rpc::Server::Start(flags.server);
   if (!server.ok()) {
     std::cerr << "gradwire-server: " << server.status().message() << std::endl;
-    const bool usage = absl::IsInvalidArgument(server.status()) ||
-                       absl::IsFailedPrecondition(server.status());
+    const bool usage =
+        absl::IsInvalidArgument(server.status()) || absl::IsFailedPrecondition(server.status());
     return usage ? kExitUsage : kExitFailed;
   }
   std::cout << "gradwire-server listening on " << absl::StrJoin((*server)->addresses(), ", ")

@@ -153,8 +153,8 @@ absl::Status AddVectors(const std::vector<std::string>& words, Arguments* out) {
   for (const std::string& word : words) {
     GW_ASSIGN_OR_RETURN(Assignment assignment, ParseAssignment(word));
     const auto has_name = [&](const Assignment& other) { return other.name == assignment.name; };
-    if (out->vectors.empty() || std::any_of(out->vectors.back().begin(),
-                                            out->vectors.back().end(), has_name)) {
+    if (out->vectors.empty() ||
+        std::any_of(out->vectors.back().begin(), out->vectors.back().end(), has_name)) {
       out->vectors.emplace_back();
     }
     out->vectors.back().push_back(std::move(assignment));
@@ -179,8 +179,8 @@ absl::StatusOr<int> Choose(absl::string_view option, const std::string& text,
   for (size_t i = 0; i < choices.size(); ++i) {
     if (lower == choices[i]) return static_cast<int>(i);
   }
-  return absl::InvalidArgumentError(absl::StrCat(option, ": got '", text, "', expected one of ",
-                                                 absl::StrJoin(choices, ", ")));
+  return absl::InvalidArgumentError(
+      absl::StrCat(option, ": got '", text, "', expected one of ", absl::StrJoin(choices, ", ")));
 }
 
 absl::Status SetCall(const RawArguments& raw, CallOptions* call) {
@@ -204,8 +204,8 @@ absl::Status SetCall(const RawArguments& raw, CallOptions* call) {
 }
 
 absl::StatusOr<Arguments> Check(RawArguments raw, Command command) {
-  for (std::string* text : {&raw.server, &raw.service, &raw.model, &raw.output_name, &raw.seed,
-                            &raw.deadline}) {
+  for (std::string* text :
+       {&raw.server, &raw.service, &raw.model, &raw.output_name, &raw.seed, &raw.deadline}) {
     absl::StripAsciiWhitespace(text);
   }
   Arguments out;
@@ -305,9 +305,9 @@ ParsedArguments ParseError(Parser* parser, const std::vector<std::string>& words
   // CLI11 stops at the first word that is no command, saying only that one is needed.
   if (extras.empty() && app == &parser->app && !words.empty()) extras = {words.front()};
   if (extras.empty()) return UsageError(app, error.what());
-  std::string message = absl::StrCat("unknown ",
-                                     absl::StartsWith(extras.front(), "-") ? "option" : "argument",
-                                     " '", absl::StripAsciiWhitespace(extras.front()), "'");
+  std::string message =
+      absl::StrCat("unknown ", absl::StartsWith(extras.front(), "-") ? "option" : "argument", " '",
+                   absl::StripAsciiWhitespace(extras.front()), "'");
   const std::string suggestion = Suggest(app, extras.front());
   if (!suggestion.empty()) absl::StrAppend(&message, "; did you mean '", suggestion, "'?");
   return UsageError(app, message);
@@ -331,7 +331,8 @@ ParsedArguments ParseArguments(std::vector<std::string> words) {
     const std::string parent = app->get_parent() == nullptr ? "" : FullName(app->get_parent());
     return {.arguments = std::nullopt, .text = app->help(parent), .is_error = false};
   } catch (const CLI::CallForVersion& version) {
-    return {.arguments = std::nullopt, .text = absl::StrCat(version.what(), "\n"), .is_error = false};
+    return {
+        .arguments = std::nullopt, .text = absl::StrCat(version.what(), "\n"), .is_error = false};
   } catch (const CLI::ParseError& error) {
     return ParseError(parser.get(), words, error);
   }

@@ -1,7 +1,7 @@
 // File: arguments.h
 //
-// The command line of `gradwire`, parsed: what stands in contract and help texts, as fields. Nothing
-// of the file system or the network is looked at.
+// The command line of `gradwire`, parsed: what stands in contract and help texts, as fields.
+// Nothing of the file system or the network is looked at.
 //
 //   cli::ParsedArguments parsed = cli::ParseArguments({"grad", "x^2", "x=2"});
 //   if (!parsed.arguments) { ... parsed.text, parsed.is_error ... }

@@ -28,12 +28,11 @@ int main(int argc, char** argv) {
   // gRPC's own log lines; errors come back as statuses.
   setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   try {
-    const int exit_code = gradwire::cli::Run(
-        std::vector<std::string>(argv + 1, argv + argc),
-        {.out = &std::cout,
-         .err = &std::cerr,
-         .colour_out = IsColourTerminal(STDOUT_FILENO),
-         .colour_err = IsColourTerminal(STDERR_FILENO)});
+    const int exit_code = gradwire::cli::Run(std::vector<std::string>(argv + 1, argv + argc),
+                                             {.out = &std::cout,
+                                              .err = &std::cerr,
+                                              .colour_out = IsColourTerminal(STDOUT_FILENO),
+                                              .colour_err = IsColourTerminal(STDERR_FILENO)});
     std::cout.flush();
     if (!std::cout.good()) {
       std::cerr << "error: OUTPUT: cannot write to the standard output\n";

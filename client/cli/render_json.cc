@@ -157,9 +157,8 @@ std::string CapabilitiesAsJson(const ServerCapabilities& c, absl::string_view ad
   }
   Json declined = Json::array();
   for (const UnusedKernel& kernel : c.unused_kernels) {
-    declined.push_back({{"provider", kernel.provider},
-                        {"kernel", kernel.kernel},
-                        {"detail", kernel.detail}});
+    declined.push_back(
+        {{"provider", kernel.provider}, {"kernel", kernel.kernel}, {"detail", kernel.detail}});
   }
   const Json json = {{"server", std::string(address)},
                      {"versions",

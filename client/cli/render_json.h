@@ -5,9 +5,9 @@
 //   {"value": {"dtype": "DOUBLE", "shape": [], "data": [39]},
 //    "gradients": {"x": {...}, "y": {...}}, "info": {...}}
 //
-// DOUBLE numbers have 17 significant digits (%.17g) and FLOAT 9, so that they are given back exactly;
-// numbers that are not finite are the strings "NaN", "Infinity" and "-Infinity"; BOOL elements are
-// true and false. Names that are not UTF-8 get replacement characters.
+// DOUBLE numbers have 17 significant digits (%.17g) and FLOAT 9, so that they are given back
+// exactly; numbers that are not finite are the strings "NaN", "Infinity" and "-Infinity"; BOOL
+// elements are true and false. Names that are not UTF-8 get replacement characters.
 #ifndef GRADWIRE_CLIENT_CLI_RENDER_JSON_H_
 #define GRADWIRE_CLIENT_CLI_RENDER_JSON_H_
 

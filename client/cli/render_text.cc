@@ -146,8 +146,8 @@ std::string ErrorAsText(const absl::Status& status, absl::string_view local_reas
   std::string reason = ReasonNameOf(status);
   if (reason.empty()) reason = std::string(local_reason);
   if (reason.empty()) reason = absl::StatusCodeToString(status.code());
-  std::string out = absl::StrCat(colour ? kBoldRed : "", "error", colour ? kPlain : "", ": ", reason,
-                                 ": ", status.message(), "\n");
+  std::string out = absl::StrCat(colour ? kBoldRed : "", "error", colour ? kPlain : "", ": ",
+                                 reason, ": ", status.message(), "\n");
   for (const Violation& violation : ViolationsOf(status)) {
     const std::string line =
         absl::StrCat(violation.where, violation.where.empty() ? "" : ": ", violation.what);

@@ -17,9 +17,9 @@
 
 namespace gradwire::cli {
 
-// Names right-aligned before their values, coloured on request; with `show_info` also how the answer
-// was computed. The results of vectors are called (J'v)[x], (Jv)[f] and (Hv)[x], numbered where there
-// are several: (Hv1)[x], (Hv2)[x].
+// Names right-aligned before their values, coloured on request; with `show_info` also how the
+// answer was computed. The results of vectors are called (J'v)[x], (Jv)[f] and (Hv)[x], numbered
+// where there are several: (Hv1)[x], (Hv2)[x].
 std::string AnswerAsText(const Answer& answer, bool show_info, bool colour);
 std::string CapabilitiesAsText(const ServerCapabilities& capabilities, absl::string_view address);
 // "error: REASON: message", then one indented line for each detail that the message does not hold.

@@ -27,9 +27,12 @@ struct Failure {
 int ExitCodeOf(const Failure& failure) {
   if (*failure.local_reason != '\0') return kUsage;
   switch (failure.status.code()) {
-    case absl::StatusCode::kUnavailable: return kUnavailable;
-    case absl::StatusCode::kDeadlineExceeded: return kDeadline;
-    default: return kRefused;
+    case absl::StatusCode::kUnavailable:
+      return kUnavailable;
+    case absl::StatusCode::kDeadlineExceeded:
+      return kDeadline;
+    default:
+      return kRefused;
   }
 }
 
@@ -77,8 +80,8 @@ absl::Status ReadValues(const std::vector<Assignment>& assignments, const Argume
     const bool keep_bool = !arguments.formula.empty();
     GW_ASSIGN_OR_RETURN(
         (*out)[assignment.name],
-        ReadValue(assignment,
-                  WireType(signature, assignment.name, arguments.call.precision), keep_bool));
+        ReadValue(assignment, WireType(signature, assignment.name, arguments.call.precision),
+                  keep_bool));
   }
   return absl::OkStatus();
 }
@@ -91,8 +94,7 @@ absl::StatusOr<Prepared> Prepare(const Arguments& arguments) {
     GW_ASSIGN_OR_RETURN(prepared.model, LoadModel(arguments.model_path));
   }
   prepared.signature = SignatureOf(prepared.model);
-  GW_RETURN_IF_ERROR(
-      ReadValues(arguments.inputs, arguments, prepared.signature, &prepared.inputs));
+  GW_RETURN_IF_ERROR(ReadValues(arguments.inputs, arguments, prepared.signature, &prepared.inputs));
   for (const std::vector<Assignment>& vector : arguments.vectors) {
     GW_RETURN_IF_ERROR(
         ReadValues(vector, arguments, prepared.signature, &prepared.vectors.emplace_back()));
@@ -129,9 +131,8 @@ absl::StatusOr<Answer> Grad(const Client& client, const Prepared& p, const Argum
 }
 
 absl::StatusOr<Answer> Vjp(const Client& client, const Prepared& p, const Arguments& arguments) {
-  GW_ASSIGN_OR_RETURN(
-      VjpResult result,
-      client.Vjp(p.model, p.inputs, p.vectors, {arguments.wrt, arguments.call}));
+  GW_ASSIGN_OR_RETURN(VjpResult result,
+                      client.Vjp(p.model, p.inputs, p.vectors, {arguments.wrt, arguments.call}));
   Answer answer;
   answer.outputs = std::move(result.outputs);
   answer.vectors = std::move(result.gradients);
@@ -142,9 +143,8 @@ absl::StatusOr<Answer> Vjp(const Client& client, const Prepared& p, const Argume
 }
 
 absl::StatusOr<Answer> Jvp(const Client& client, const Prepared& p, const Arguments& arguments) {
-  GW_ASSIGN_OR_RETURN(
-      JvpResult result,
-      client.Jvp(p.model, p.inputs, p.vectors, {arguments.outputs, arguments.call}));
+  GW_ASSIGN_OR_RETURN(JvpResult result, client.Jvp(p.model, p.inputs, p.vectors,
+                                                   {arguments.outputs, arguments.call}));
   Answer answer;
   answer.outputs = std::move(result.outputs);
   answer.vectors = std::move(result.tangents);
@@ -174,13 +174,19 @@ absl::StatusOr<Answer> Hvp(const Client& client, const Prepared& p, const Argume
 absl::StatusOr<Answer> Compute(const Client& client, const Prepared& prepared,
                                const Arguments& arguments) {
   switch (arguments.command) {
-    case Command::kEval: return Eval(client, prepared, arguments);
-    case Command::kGrad: return Grad(client, prepared, arguments);
-    case Command::kVjp: return Vjp(client, prepared, arguments);
-    case Command::kJvp: return Jvp(client, prepared, arguments);
-    case Command::kHvp: return Hvp(client, prepared, arguments);
+    case Command::kEval:
+      return Eval(client, prepared, arguments);
+    case Command::kGrad:
+      return Grad(client, prepared, arguments);
+    case Command::kVjp:
+      return Vjp(client, prepared, arguments);
+    case Command::kJvp:
+      return Jvp(client, prepared, arguments);
+    case Command::kHvp:
+      return Hvp(client, prepared, arguments);
     case Command::kHealth:
-    case Command::kServerStatus: break;
+    case Command::kServerStatus:
+      break;
   }
   return absl::InternalError("no computation");
 }
@@ -203,8 +209,7 @@ int RunCompute(const Client& client, const Arguments& arguments, const Console& 
 }
 
 int RunHealth(const Client& client, const Arguments& arguments, const Console& console) {
-  absl::StatusOr<ServingStatus> status =
-      client.Health(arguments.service, arguments.call.deadline);
+  absl::StatusOr<ServingStatus> status = client.Health(arguments.service, arguments.call.deadline);
   if (!status.ok()) {
     return Report({Explained(status.status(), client)}, arguments.json, console);
   }
@@ -246,9 +251,12 @@ int Run(const std::vector<std::string>& words, const Console& console) {
   const Arguments& arguments = *parsed.arguments;
   const Client client = Client::Connect(arguments.server);
   switch (arguments.command) {
-    case Command::kHealth: return RunHealth(client, arguments, console);
-    case Command::kServerStatus: return RunServerStatus(client, arguments, console);
-    default: return RunCompute(client, arguments, console);
+    case Command::kHealth:
+      return RunHealth(client, arguments, console);
+    case Command::kServerStatus:
+      return RunServerStatus(client, arguments, console);
+    default:
+      return RunCompute(client, arguments, console);
   }
 }
 

@@ -12,14 +12,16 @@ namespace gradwire::cli {
 namespace {
 
 constexpr std::pair<absl::string_view, DType> kTypeWords[] = {
-    {"float", DType::kFloat},     {"uint8", DType::kUint8},       {"int8", DType::kInt8},
-    {"uint16", DType::kUint16},   {"int16", DType::kInt16},       {"int32", DType::kInt32},
-    {"int64", DType::kInt64},     {"bool", DType::kBool},         {"float16", DType::kFloat16},
-    {"double", DType::kDouble},   {"uint32", DType::kUint32},     {"uint64", DType::kUint64},
+    {"float", DType::kFloat},       {"uint8", DType::kUint8},   {"int8", DType::kInt8},
+    {"uint16", DType::kUint16},     {"int16", DType::kInt16},   {"int32", DType::kInt32},
+    {"int64", DType::kInt64},       {"bool", DType::kBool},     {"float16", DType::kFloat16},
+    {"double", DType::kDouble},     {"uint32", DType::kUint32}, {"uint64", DType::kUint64},
     {"bfloat16", DType::kBfloat16},
 };
 
-bool IsWordCharacter(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; }
+bool IsWordCharacter(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_';
+}
 
 // Words and single other characters; comments, blanks and strings are left out, except that line
 // ends of a formula, where statements end, are kept.
@@ -31,7 +33,8 @@ std::vector<absl::string_view> Tokens(absl::string_view text, bool keep_line_end
     const char c = text[i++];
     if (IsWordCharacter(c)) {
       // ONNX's text has names with points and dashes in them: value.1
-      while (i < text.size() && (IsWordCharacter(text[i]) || (!keep_line_ends && text[i] == '.'))) ++i;
+      while (i < text.size() && (IsWordCharacter(text[i]) || (!keep_line_ends && text[i] == '.')))
+        ++i;
       tokens.push_back(text.substr(start, i - start));
     } else if (c == '#') {
       while (i < text.size() && text[i] != '\n') ++i;
@@ -47,7 +50,8 @@ std::vector<absl::string_view> Tokens(absl::string_view text, bool keep_line_end
 }
 
 bool IsName(absl::string_view token) {
-  return IsWordCharacter(token.front()) && !absl::ascii_isdigit(static_cast<unsigned char>(token.front()));
+  return IsWordCharacter(token.front()) &&
+         !absl::ascii_isdigit(static_cast<unsigned char>(token.front()));
 }
 
 DType TypeWord(absl::string_view token) {
@@ -167,9 +171,12 @@ DType ModelSignature::TypeOf(const std::string& name) const {
 
 ModelSignature SignatureOf(const ModelSource& model) {
   switch (model.form()) {
-    case ModelSource::Form::kOnnx: return OfOnnx(model.content());
-    case ModelSource::Form::kText: return OfText(model.content());
-    case ModelSource::Form::kFormula: break;
+    case ModelSource::Form::kOnnx:
+      return OfOnnx(model.content());
+    case ModelSource::Form::kText:
+      return OfText(model.content());
+    case ModelSource::Form::kFormula:
+      break;
   }
   return OfFormula(model.content());
 }

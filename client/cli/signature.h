@@ -7,8 +7,8 @@
 //   signature.outputs           // {"u"}
 //   signature.TypeOf("x")       // DOUBLE
 //
-// It is a light look at the model, not a check of it: of a malformed model something is returned, and
-// the server refuses it.
+// It is a light look at the model, not a check of it: of a malformed model something is returned,
+// and the server refuses it.
 #ifndef GRADWIRE_CLIENT_CLI_SIGNATURE_H_
 #define GRADWIRE_CLIENT_CLI_SIGNATURE_H_
 

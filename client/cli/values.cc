@@ -129,9 +129,9 @@ absl::StatusOr<Tensor> ReadNamed(
   constexpr size_t kShown = 8;
   const bool more = names.size() > kShown;
   names.resize(std::min(names.size(), kShown));
-  return absl::NotFoundError(absl::StrCat(path, " has no array '", wanted, "'; it has: ",
-                                          absl::StrJoin(names, ", "), more ? ", ..." : "",
-                                          "; choose one with @FILE:ARRAY"));
+  return absl::NotFoundError(absl::StrCat(path, " has no array '", wanted,
+                                          "'; it has: ", absl::StrJoin(names, ", "),
+                                          more ? ", ..." : "", "; choose one with @FILE:ARRAY"));
 }
 
 }  // namespace
@@ -156,8 +156,8 @@ absl::StatusOr<Tensor> ParseValue(absl::string_view text, DType dtype, absl::str
       ok = ParseDouble(number, &tensor.mutable_data<double>()[i]);
     }
     if (!ok) {
-      return absl::InvalidArgumentError(absl::StrCat(name, ": '", number.substr(0, 60),
-                                                     "' is no ", DTypeName(dtype), " number"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, ": '", number.substr(0, 60), "' is no ", DTypeName(dtype), " number"));
     }
   }
   return exact ? tensor : ConvertTensor(tensor, dtype, name);
@@ -194,10 +194,12 @@ absl::StatusOr<Tensor> ReadValue(const Assignment& assignment, DType dtype, bool
   }
   absl::StatusOr<Tensor> tensor = ReadTensorFile(path, array, assignment.name);
   if (!tensor.ok()) {
-    absl::Status status(tensor.status().code(),
-                        absl::StrCat(assignment.name, ": ", absl::StrContains(
-                            tensor.status().message(), path) ? "" : absl::StrCat(path, ": "),
-                            tensor.status().message()));
+    absl::Status status(
+        tensor.status().code(),
+        absl::StrCat(
+            assignment.name, ": ",
+            absl::StrContains(tensor.status().message(), path) ? "" : absl::StrCat(path, ": "),
+            tensor.status().message()));
     return status;
   }
   if (keep_bool && tensor->dtype() == DType::kBool) return tensor;

@@ -81,9 +81,7 @@ std::string CotangentName(absl::string_view output) {
 }
 std::string TangentName(absl::string_view name) { return absl::StrCat("gradwire.tangent.", name); }
 std::string GradientName(absl::string_view wrt) { return absl::StrCat("gradwire.gradient.", wrt); }
-std::string ProductName(absl::string_view wrt) {
-  return TangentName(GradientName(wrt));
-}
+std::string ProductName(absl::string_view wrt) { return TangentName(GradientName(wrt)); }
 
 absl::StatusOr<Graph> Vjp(const Graph& graph, const Names& wrt) {
   return VjpAtStage(graph, wrt, Stage::kDirection);
@@ -104,7 +102,8 @@ absl::StatusOr<Graph> Jvp(const Graph& graph, const Names& wrt) {
   GraphBuilder b(graph);
   std::vector<ValueId> x_tangents, ys;
   for (size_t i = 0; i < xs.size(); ++i) {
-    x_tangents.push_back(b.Input(TangentName(wrt[i]), TensorType(b.type(xs[i])), Stage::kDirection));
+    x_tangents.push_back(
+        b.Input(TangentName(wrt[i]), TensorType(b.type(xs[i])), Stage::kDirection));
   }
   for (const GraphOutput& o : graph.outputs()) {
     b.Output(o.name, o.value);

@@ -13,9 +13,9 @@
 //   GW_ASSIGN_OR_RETURN(Graph g, Gradient(graph, "f", {"x", "y"}));
 //   g.FindOutput(GradientName("x"))
 //
-// `wrt` may name any floating input or mark of the graph; one that an output does not depend on gives
-// zeros. Accumulation order is fixed by the graph. Cost: linear in nodes.
-// Errors: NOT_DIFFERENTIABLE naming every node on the way that has no derivative, UNKNOWN_WRT,
+// `wrt` may name any floating input or mark of the graph; one that an output does not depend on
+// gives zeros. Accumulation order is fixed by the graph. Cost: linear in nodes. Errors:
+// NOT_DIFFERENTIABLE naming every node on the way that has no derivative, UNKNOWN_WRT,
 // UNKNOWN_OUTPUT, NOT_SCALAR.
 #ifndef GRADWIRE_ENGINE_AUTODIFF_AUTODIFF_H_
 #define GRADWIRE_ENGINE_AUTODIFF_AUTODIFF_H_
@@ -33,21 +33,21 @@ std::string TangentName(absl::string_view name);      // input (of wrt), output 
 std::string GradientName(absl::string_view wrt);      // output
 std::string ProductName(absl::string_view wrt);       // output: Hessian-vector product
 
-// Outputs: the graph's outputs, then GradientName(w) for each w of wrt. Inputs: + CotangentName(o) for
-// each floating output.
+// Outputs: the graph's outputs, then GradientName(w) for each w of wrt. Inputs: + CotangentName(o)
+// for each floating output.
 absl::StatusOr<Graph> Vjp(const Graph& graph, const std::vector<std::string>& wrt);
 
 // Outputs: `output`, then GradientName(w) for each w.
 absl::StatusOr<Graph> Gradient(const Graph& graph, absl::string_view output,
                                const std::vector<std::string>& wrt);
 
-// Outputs: the graph's outputs, then TangentName(o) for each floating output. Inputs: + TangentName(w)
-// for each w.
+// Outputs: the graph's outputs, then TangentName(o) for each floating output. Inputs: +
+// TangentName(w) for each w.
 absl::StatusOr<Graph> Jvp(const Graph& graph, const std::vector<std::string>& wrt);
 
-// Of the scalar `output`, or, with output empty, of the sum over outputs of <cotangent, output> (the
-// cotangents are then point-stage inputs). Outputs: the value(s), GradientName(w), ProductName(w).
-// Inputs: + TangentName(w) for each w.
+// Of the scalar `output`, or, with output empty, of the sum over outputs of <cotangent, output>
+// (the cotangents are then point-stage inputs). Outputs: the value(s), GradientName(w),
+// ProductName(w). Inputs: + TangentName(w) for each w.
 absl::StatusOr<Graph> Hvp(const Graph& graph, absl::string_view output,
                           const std::vector<std::string>& wrt);
 

@@ -1,5 +1,5 @@
-// The two walkers: cotangents backwards, tangents forwards. All that is common to every rule happens
-// here and nowhere else: symbolic zeros, accumulation in a fixed order, un-broadcasting.
+// The two walkers: cotangents backwards, tangents forwards. All that is common to every rule
+// happens here and nowhere else: symbolic zeros, accumulation in a fixed order, un-broadcasting.
 #include <algorithm>
 #include <optional>
 

@@ -5,7 +5,8 @@
 //
 //   CancelToken token(absl::Now() + absl::Seconds(1));
 //   std::thread watcher([&] { token.Cancel(); });
-//   absl::Status s = program->Run(bindings, {.cancel = &token});   // CANCELLED or DEADLINE_EXCEEDED
+//   absl::Status s = program->Run(bindings, {.cancel = &token});   // CANCELLED or
+//   DEADLINE_EXCEEDED
 #ifndef GRADWIRE_ENGINE_BASE_CANCEL_H_
 #define GRADWIRE_ENGINE_BASE_CANCEL_H_
 
@@ -27,7 +28,8 @@ class CancelToken {
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
   absl::Time deadline() const { return deadline_; }
 
-  // OK, CANCELLED or DEADLINE_EXCEEDED. Costs a load; the clock is read only where a deadline is set.
+  // OK, CANCELLED or DEADLINE_EXCEEDED. Costs a load; the clock is read only where a deadline is
+  // set.
   absl::Status Poll() const {
     if (cancelled()) return absl::CancelledError("the caller went away");
     if (deadline_ != absl::InfiniteFuture() && absl::Now() >= deadline_) {

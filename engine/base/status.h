@@ -1,6 +1,7 @@
 // File: status.h
 //
-// How everything in Gradwire reports failure: absl::Status / absl::StatusOr, plus a stable *reason*.
+// How everything in Gradwire reports failure: absl::Status / absl::StatusOr, plus a stable
+// *reason*.
 //
 //   absl::Status s = Error(Reason::kShapeMismatch, "node 7 \"fc1\" (MatMul): ...");
 //   ReasonOf(s)  -> Reason::kShapeMismatch;   s.code() -> INVALID_ARGUMENT (fixed by the reason)
@@ -104,8 +105,8 @@ class Problems {
 
 }  // namespace gradwire
 
-#define GW_RETURN_IF_ERROR(expr)                 \
-  do {                                           \
+#define GW_RETURN_IF_ERROR(expr)                                                 \
+  do {                                                                           \
     if (::absl::Status gw_status_ = (expr); !gw_status_.ok()) return gw_status_; \
   } while (false)
 

@@ -1,6 +1,6 @@
-// Phase 4 of Compile: every root gets a place. Values that a step of a higher stage reads are kept to
-// the end, because a Run that begins at that stage reads them again. Offsets by best fit over a sweep
-// in time: n log n.
+// Phase 4 of Compile: every root gets a place. Values that a step of a higher stage reads are kept
+// to the end, because a Run that begins at that stage reads them again. Offsets by best fit over a
+// sweep in time: n log n.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -16,7 +16,9 @@ namespace {
 constexpr int64_t kAlign = 64;
 constexpr int64_t kMaxArenaBytes = int64_t{1} << 46;
 
-int64_t Aligned(int64_t bytes) { return bytes > kMaxArenaBytes ? bytes : (bytes + kAlign - 1) / kAlign * kAlign; }
+int64_t Aligned(int64_t bytes) {
+  return bytes > kMaxArenaBytes ? bytes : (bytes + kAlign - 1) / kAlign * kAlign;
+}
 
 // Free blocks of a growing line of bytes, by offset and by size.
 class FreeList {
@@ -121,7 +123,7 @@ class Assigner {
   void PlaceGivenRoots() {
     for (size_t i = 0; i < graph_.inputs().size(); ++i) {
       out_.places[static_cast<size_t>(graph_.inputs()[i].value)] = {Place::kInput,
-                                                                   static_cast<int32_t>(i), 0};
+                                                                    static_cast<int32_t>(i), 0};
     }
     int32_t constants = 0;
     for (const Node& node : graph_.nodes()) {
@@ -130,7 +132,7 @@ class Assigner {
     }
     for (size_t i = 0; i < lowered_.outputs.size(); ++i) {
       out_.places[static_cast<size_t>(lowered_.outputs[i].root)] = {Place::kOutput,
-                                                                   static_cast<int32_t>(i), 0};
+                                                                    static_cast<int32_t>(i), 0};
     }
   }
 
@@ -139,7 +141,8 @@ class Assigner {
     std::vector<int32_t> last(lowered_.types.size(), -1);
     for (int32_t i = 0; i <= end; ++i) {
       const LoweredStep& step = lowered_.steps[static_cast<size_t>(i)];
-      for (ValueId v : step.out) last[static_cast<size_t>(v)] = std::max(last[static_cast<size_t>(v)], i);
+      for (ValueId v : step.out)
+        last[static_cast<size_t>(v)] = std::max(last[static_cast<size_t>(v)], i);
       for (const Operand& o : step.in) {
         const auto root = static_cast<size_t>(o.root);
         last[root] = step.stage > lowered_.stages[root] ? end : std::max(last[root], i);

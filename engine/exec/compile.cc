@@ -14,7 +14,9 @@ namespace {
 class PlanBuilder {
  public:
   PlanBuilder(const Lowered& lowered, const CompileOptions& options)
-      : lowered_(lowered), graph_(*lowered.graph), options_(options),
+      : lowered_(lowered),
+        graph_(*lowered.graph),
+        options_(options),
         plan_(std::make_unique<Program::Plan>()) {}
 
   absl::StatusOr<std::unique_ptr<const Program::Plan>> Build(std::vector<LoweredStep>& steps) {
@@ -37,11 +39,14 @@ class PlanBuilder {
  private:
   BoundKernel Bind(LoweredStep& step) {
     switch (step.kind) {
-      case LoweredStep::kMap: return MakeMapKernel(step, options_.threads);
-      case LoweredStep::kReduce: return MakeReduceKernel(step);
+      case LoweredStep::kMap:
+        return MakeMapKernel(step, options_.threads);
+      case LoweredStep::kReduce:
+        return MakeReduceKernel(step);
       case LoweredStep::kPrimitive:
         return {std::move(step.proposal.kernel), step.proposal.scratch_bytes};
-      case LoweredStep::kReference: break;
+      case LoweredStep::kReference:
+        break;
     }
     return MakeReferenceKernel(graph_.nodes()[static_cast<size_t>(step.last_node)], step, lowered_);
   }
@@ -129,7 +134,8 @@ class PlanBuilder {
     plan_->footprint_bytes = footprint;
     digest_.Add(cost.arena_bytes).Add(plan_->threads);
     for (const Tensor& t : plan_->constants) {
-      digest_.Add(absl::string_view(static_cast<const char*>(t.raw()), static_cast<size_t>(t.bytes())));
+      digest_.Add(
+          absl::string_view(static_cast<const char*>(t.raw()), static_cast<size_t>(t.bytes())));
     }
   }
 

@@ -1,7 +1,7 @@
 // File: freezer.h
 //
-// Freezer: evaluates values of a graph under construction, with reference kernels, on the data of one
-// call: shapes, axes, branches. Remembers what it evaluated and which inputs it looked at.
+// Freezer: evaluates values of a graph under construction, with reference kernels, on the data of
+// one call: shapes, axes, branches. Remembers what it evaluated and which inputs it looked at.
 // Bounded in nodes and bytes; errors are DATA_DEPENDENT_SHAPE (the value depends on the floating
 // data of a call) and MEMORY_LIMIT. Not thread-safe.
 #ifndef GRADWIRE_ENGINE_EXEC_FREEZER_H_

@@ -32,10 +32,10 @@ class Kernel {
 struct PrimitiveCall {
   PrimitiveKind kind;
   const Attrs* attrs;
-  std::vector<TensorType> in;    // the op's inputs
-  std::vector<Layout> layouts;   // how each lies in its buffer (offset already applied: 0)
+  std::vector<TensorType> in;   // the op's inputs
+  std::vector<Layout> layouts;  // how each lies in its buffer (offset already applied: 0)
   TensorType out;
-  bool has_bias = false;         // a last input of shape [N], the output's last extent, dense
+  bool has_bias = false;  // a last input of shape [N], the output's last extent, dense
   PostOp post_op = PostOp::kNone;
   int threads = 1;
 };
@@ -50,8 +50,8 @@ struct Proposal {
 class KernelProvider {
  public:
   virtual ~KernelProvider() = default;
-  virtual absl::string_view name() const = 0;     // "onednn"
-  virtual std::string version() const = 0;        // "2.6.3"
+  virtual absl::string_view name() const = 0;  // "onednn"
+  virtual std::string version() const = 0;     // "2.6.3"
   // nullopt where it has no kernel for this call. Never fails otherwise.
   virtual std::optional<Proposal> Propose(const PrimitiveCall& call) const = 0;
 };

@@ -1,7 +1,7 @@
 // File: lowering.h
 //
-// What the phases of Compile hand to each other: a Graph becomes a list of LoweredSteps over *roots*
-// (values that have storage) read through layouts. Private to engine/exec.
+// What the phases of Compile hand to each other: a Graph becomes a list of LoweredSteps over
+// *roots* (values that have storage) read through layouts. Private to engine/exec.
 //
 //   Partition   nodes -> steps: Map clusters, primitives with what folds into them, reductions,
 //               reference nodes; views become layouts; copies appear where a layout is not accepted
@@ -32,7 +32,7 @@ struct MapInstruction {
   TileFn fn;
   // Which operand: >= 0 an instruction of this cluster, < 0 the step's input -1 - index.
   absl::InlinedVector<int32_t, 3> in;
-  DType dtype;     // of the result
+  DType dtype;  // of the result
   ValueId result;
 };
 
@@ -41,11 +41,11 @@ struct LoweredStep {
   Kind kind;
   Stage stage = Stage::kConstant;
   std::vector<Operand> in;
-  std::vector<ValueId> out;       // roots that this step writes, dense
-  int32_t last_node = -1;         // for ordering and labels
+  std::vector<ValueId> out;  // roots that this step writes, dense
+  int32_t last_node = -1;    // for ordering and labels
   int32_t num_nodes = 1;
   // kMap
-  Shape space;                    // what is iterated over
+  Shape space;  // what is iterated over
   std::vector<MapInstruction> instructions;
   // kReduce: over the middle of [outer, axis, inner]
   ReduceKind reduce = ReduceKind::kSum;
@@ -55,15 +55,15 @@ struct LoweredStep {
   int64_t flops = 0;
 };
 
-// The graph with storage decided: every root has a type, a stage, and is an input, a constant or the
-// output of one step.
+// The graph with storage decided: every root has a type, a stage, and is an input, a constant or
+// the output of one step.
 struct Lowered {
   const Graph* graph = nullptr;
   std::vector<LoweredStep> steps;
-  std::vector<TensorType> types;       // by root; ids past the graph's are copies
-  std::vector<Stage> stages;           // by root
-  std::vector<Operand> outputs;        // of the graph, each dense and distinct storage
-  std::vector<ValueId> update_roots;   // of the graph's updates, dense
+  std::vector<TensorType> types;      // by root; ids past the graph's are copies
+  std::vector<Stage> stages;          // by root
+  std::vector<Operand> outputs;       // of the graph, each dense and distinct storage
+  std::vector<ValueId> update_roots;  // of the graph's updates, dense
 };
 
 absl::StatusOr<Lowered> Partition(const Graph& graph, const CompileOptions& options);
@@ -74,12 +74,12 @@ void Order(Lowered* lowered);
 // Where a root lives.
 struct Place {
   enum Where : uint8_t { kNowhere, kArena, kInput, kOutput, kConstant } where = kNowhere;
-  int32_t index = 0;    // of the input, output or constant
-  int64_t offset = 0;   // bytes, for kArena
+  int32_t index = 0;   // of the input, output or constant
+  int64_t offset = 0;  // bytes, for kArena
 };
 struct Buffers {
-  std::vector<Place> places;           // by root
-  std::vector<int64_t> scratch;        // by step: arena offset
+  std::vector<Place> places;     // by root
+  std::vector<int64_t> scratch;  // by step: arena offset
   int64_t arena_bytes = 0;
 };
 // scratch_bytes: by step. MEMORY_LIMIT where the total overflows.

@@ -9,22 +9,22 @@
 namespace gradwire {
 namespace {
 
-constexpr int64_t kTileBytes = 24 << 10;      // of all registers that live at once: most of L1
-constexpr int64_t kMaxTile = 2048;            // elements
-constexpr int64_t kParallelWork = 64 << 10;   // element-instructions worth a fork
+constexpr int64_t kTileBytes = 24 << 10;     // of all registers that live at once: most of L1
+constexpr int64_t kMaxTile = 2048;           // elements
+constexpr int64_t kParallelWork = 64 << 10;  // element-instructions worth a fork
 
 // An input that is not laid out like the iteration space: copied into a register tile by tile.
 struct StridedLoad {
   int32_t input;
   int32_t reg;
   int64_t element_bytes;
-  bool uniform;   // every stride is 0: filled once
-  Dims extents;   // collapsed
-  Dims strides;   // in elements
+  bool uniform;  // every stride is 0: filled once
+  Dims extents;  // collapsed
+  Dims strides;  // in elements
 };
 // A register that is memory: it moves along with the tile.
 struct MovingPointer {
-  int32_t slot;   // index of the input or output
+  int32_t slot;  // index of the input or output
   int32_t reg;
   int64_t element_bytes;
 };
@@ -156,7 +156,8 @@ class MapKernel : public Kernel {
     for (int64_t at = begin; at < end; at += tile_) {
       const int64_t n = std::min(tile_, end - at);
       for (const MovingPointer& p : direct_in_) {
-        regs[p.reg] = const_cast<char*>(static_cast<const char*>(in[p.slot])) + at * p.element_bytes;
+        regs[p.reg] =
+            const_cast<char*>(static_cast<const char*>(in[p.slot])) + at * p.element_bytes;
       }
       for (const MovingPointer& p : direct_out_) {
         regs[p.reg] = static_cast<char*>(out[p.slot]) + at * p.element_bytes;
@@ -175,15 +176,15 @@ class MapKernel : public Kernel {
 
   int64_t elements_ = 0;
   int64_t tile_ = 0;
-  int64_t chunk_scratch_ = 0;            // bytes of one thread's registers
-  std::vector<int64_t> tile_offsets_;    // by register; -1: the register is memory
+  int64_t chunk_scratch_ = 0;          // bytes of one thread's registers
+  std::vector<int64_t> tile_offsets_;  // by register; -1: the register is memory
   std::vector<StridedLoad> loads_;
   std::vector<MovingPointer> direct_in_, direct_out_;
   std::vector<Instruction> instructions_;
 };
 
-// Registers: one for each input, one for each stored result, and as few tiles as possible for results
-// that only later instructions read.
+// Registers: one for each input, one for each stored result, and as few tiles as possible for
+// results that only later instructions read.
 class MapKernelBuilder {
  public:
   MapKernelBuilder(const LoweredStep& step, int threads) : step_(step), threads_(threads) {}
@@ -215,8 +216,8 @@ class MapKernelBuilder {
     }
     StridedLoad load{index, reg, bytes, false, {}, {}};
     Collapse(step_.space, layout, &load.extents, &load.strides);
-    load.uniform = std::all_of(load.strides.begin(), load.strides.end(),
-                               [](int64_t s) { return s == 0; });
+    load.uniform =
+        std::all_of(load.strides.begin(), load.strides.end(), [](int64_t s) { return s == 0; });
     kernel_->loads_.push_back(std::move(load));
   }
 
@@ -244,7 +245,8 @@ class MapKernelBuilder {
       absl::InlinedVector<int32_t, 3> narrower;
       for (size_t k = 0; k < from.in.size(); ++k) {
         const int32_t operand = from.in[k];
-        if (operand < 0 || last_read[static_cast<size_t>(operand)] != static_cast<int32_t>(i)) continue;
+        if (operand < 0 || last_read[static_cast<size_t>(operand)] != static_cast<int32_t>(i))
+          continue;
         const int32_t r = reg[static_cast<size_t>(operand)];
         const bool again = std::find(from.in.begin(), from.in.begin() + static_cast<int64_t>(k),
                                      operand) != from.in.begin() + static_cast<int64_t>(k);
@@ -258,8 +260,8 @@ class MapKernelBuilder {
       }
       if (next_out < step_.out.size() && step_.out[next_out] == from.result) {
         reg[i] = NewRegister(false);
-        kernel_->direct_out_.push_back({static_cast<int32_t>(next_out), reg[i],
-                                        DTypeBytes(from.dtype)});
+        kernel_->direct_out_.push_back(
+            {static_cast<int32_t>(next_out), reg[i], DTypeBytes(from.dtype)});
         ++next_out;
       } else if (!free.empty()) {
         reg[i] = free.back();
@@ -291,7 +293,7 @@ class MapKernelBuilder {
   const LoweredStep& step_;
   const int threads_;
   std::unique_ptr<MapKernel> kernel_;
-  std::vector<bool> is_tile_;         // by register
+  std::vector<bool> is_tile_;  // by register
   std::vector<int32_t> input_reg_;
 };
 

@@ -1,6 +1,6 @@
 // Phase 3 of Compile: the schedule. Stage first, so that a Run can begin at any stage; then
-// topological, and among ready steps the one whose nodes come first in the graph: forward values die
-// about as early as the graph's author let them.
+// topological, and among ready steps the one whose nodes come first in the graph: forward values
+// die about as early as the graph's author let them.
 #include <queue>
 #include <tuple>
 

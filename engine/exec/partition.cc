@@ -1,8 +1,8 @@
 // Phase 1 and 2 of Compile: which nodes run together, and through which layouts they read.
 //
-// Map clusters are found in one pass by *levels*. Every step has a level; an edge that leaves a cluster
-// raises it by one, so two nodes of equal level, iteration space and stage can always share a cluster:
-// no path leads out of it and back in. Linear in nodes.
+// Map clusters are found in one pass by *levels*. Every step has a level; an edge that leaves a
+// cluster raises it by one, so two nodes of equal level, iteration space and stage can always share
+// a cluster: no path leads out of it and back in. Linear in nodes.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -17,8 +17,8 @@
 namespace gradwire {
 namespace {
 
-constexpr int64_t kSmallSpace = 4096;      // elements: below it, unrelated work shares a cluster
-constexpr size_t kMaxInstructions = 256;   // of a cluster over a large space
+constexpr int64_t kSmallSpace = 4096;     // elements: below it, unrelated work shares a cluster
+constexpr size_t kMaxInstructions = 256;  // of a cluster over a large space
 constexpr size_t kMaxClusterOperands = 48;
 
 // A cluster that grows while nodes are visited; merged ones point at their heir.
@@ -310,10 +310,14 @@ class Partitioner {
         const ValueId sum = graph_.nodes()[static_cast<size_t>(add)].first_output;
         attempts.push_back({bias, PostOp::kNone, {add}, sum});
         const int32_t act = OnlyConsumer(sum);
-        const auto* p = act < 0 ? nullptr : std::get_if<Pointwise>(
-                                                &graph_.nodes()[static_cast<size_t>(act)].op->lowering);
+        const auto* p =
+            act < 0
+                ? nullptr
+                : std::get_if<Pointwise>(&graph_.nodes()[static_cast<size_t>(act)].op->lowering);
         if (p != nullptr && p->post_op != PostOp::kNone) {
-          attempts.push_back({bias, p->post_op, {add, act},
+          attempts.push_back({bias,
+                              p->post_op,
+                              {add, act},
                               graph_.nodes()[static_cast<size_t>(act)].first_output});
         }
       }
@@ -390,9 +394,9 @@ class Partitioner {
   }
 
   // A node whose operands have storage anyway waits for its only consumer and joins that one's
-  // cluster, however much later: its result then needs no memory (the mask of a relu, the 1 - y^2 of a
-  // tanh, wanted only by the backward pass).
-  // How many nodes would then wait for the same cluster; 0 where this one cannot.
+  // cluster, however much later: its result then needs no memory (the mask of a relu, the 1 - y^2
+  // of a tanh, wanted only by the backward pass). How many nodes would then wait for the same
+  // cluster; 0 where this one cannot.
   int32_t Waiting(const Node& node, const std::vector<Operand>& in) const {
     constexpr int32_t kMostWaiting = 16;
     const int32_t consumer = OnlyConsumer(node.first_output);
@@ -407,9 +411,9 @@ class Partitioner {
     int32_t waiting = 1;
     for (const Operand& o : in) {
       const auto root = static_cast<size_t>(o.root);
-      const bool stored = cluster_of_[root] < 0 ||
-                          (o.type.shape.num_elements() <= 1 &&
-                           !InRegister(o, space, stage(node.first_output)));
+      const bool stored =
+          cluster_of_[root] < 0 ||
+          (o.type.shape.num_elements() <= 1 && !InRegister(o, space, stage(node.first_output)));
       if (!stored) return 0;
       waiting += waiting_[root];
     }
@@ -587,8 +591,7 @@ class Partitioner {
     return readers;
   }
 
-  void FillCluster(const Cluster& cluster, const std::vector<int32_t>& readers,
-                   LoweredStep* step) {
+  void FillCluster(const Cluster& cluster, const std::vector<int32_t>& readers, LoweredStep* step) {
     absl::flat_hash_map<ValueId, int32_t> instruction_of;
     struct Seen {
       Layout layout;
@@ -598,8 +601,8 @@ class Partitioner {
     absl::flat_hash_map<ValueId, absl::InlinedVector<Seen, 1>> input_of;
     for (int32_t index : cluster.nodes) {
       const Node& node = graph_.nodes()[static_cast<size_t>(index)];
-      MapInstruction instruction{tile_of_[index], {}, type(node.first_output).dtype,
-                                 node.first_output};
+      MapInstruction instruction{
+          tile_of_[index], {}, type(node.first_output).dtype, node.first_output};
       for (const Operand& o : Inputs(node)) {
         auto inside = instruction_of.find(o.root);
         if (inside != instruction_of.end() && InRegister(o, step->space, step->stage)) {
@@ -628,12 +631,12 @@ class Partitioner {
   const Graph& graph_;
   const CompileOptions& options_;
   Lowered out_;
-  std::vector<Operand> operands_;     // by value: how it is read
-  std::vector<int32_t> levels_;       // by root
-  std::vector<int32_t> cluster_of_;   // by root
+  std::vector<Operand> operands_;       // by value: how it is read
+  std::vector<int32_t> levels_;         // by root
+  std::vector<int32_t> cluster_of_;     // by root
   std::vector<int32_t> only_consumer_;  // by value; negative: none, or several
-  std::vector<int32_t> waiting_;      // by root: it and others wait for its only consumer's cluster
-  std::vector<bool> absorbed_;        // by node: folded into a primitive
+  std::vector<int32_t> waiting_;  // by root: it and others wait for its only consumer's cluster
+  std::vector<bool> absorbed_;    // by node: folded into a primitive
   std::vector<Cluster> clusters_;
   std::map<ClusterKey, std::vector<int32_t>> open_;
   absl::flat_hash_map<int32_t, TileFn> tile_of_;

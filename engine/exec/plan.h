@@ -38,10 +38,10 @@ class Program::Plan {
   Digest digest;
   int threads = 1;
   std::vector<Step> steps;
-  std::vector<Slot> slots;         // of all steps, inputs then outputs
+  std::vector<Slot> slots;  // of all steps, inputs then outputs
   std::vector<Commit> commits;
   std::vector<Tensor> constants;
-  int64_t pointers_offset = 0;     // arena: room for the operand pointers of one step
+  int64_t pointers_offset = 0;  // arena: room for the operand pointers of one step
   int64_t footprint_bytes = 0;
 };
 

@@ -79,7 +79,8 @@ absl::Status Program::Run(const Bindings& bindings, RunContext& context, Stage f
   }
   auto resolve = [&](const Plan::Slot& slot) -> char* {
     switch (slot.where) {
-      case Place::kArena: return arena + slot.offset;
+      case Place::kArena:
+        return arena + slot.offset;
       case Place::kInput:
         return const_cast<char*>(
                    static_cast<const char*>(bindings.inputs[static_cast<size_t>(slot.index)])) +
@@ -88,8 +89,10 @@ absl::Status Program::Run(const Bindings& bindings, RunContext& context, Stage f
         return static_cast<char*>(bindings.outputs[static_cast<size_t>(slot.index)]) + slot.offset;
       case Place::kConstant:
         return const_cast<char*>(static_cast<const char*>(
-                   plan.constants[static_cast<size_t>(slot.index)].raw())) + slot.offset;
-      case Place::kNowhere: break;
+                   plan.constants[static_cast<size_t>(slot.index)].raw())) +
+               slot.offset;
+      case Place::kNowhere:
+        break;
     }
     return nullptr;
   };

@@ -1,17 +1,18 @@
 // File: program.h
 //
 // Program: a compiled Graph. Physical: steps, buffers at fixed offsets in one arena, layouts; never
-// differentiated. Its plan is static, so peak bytes, FLOPs and bytes moved are exact before it runs.
+// differentiated. Its plan is static, so peak bytes, FLOPs and bytes moved are exact before it
+// runs.
 //
 //   GW_ASSIGN_OR_RETURN(std::shared_ptr<const Program> program, Compile(graph, options));
-//   Arena arena;                                        // reuse it: first touches of pages are dear
-//   Bindings bindings = {.inputs = {x}, .outputs = {y}}; // in the order of the signature
+//   Arena arena;                                        // reuse it: first touches of pages are
+//   dear Bindings bindings = {.inputs = {x}, .outputs = {y}}; // in the order of the signature
 //   GW_RETURN_IF_ERROR(program->Run(bindings, {.arena = &arena, .cancel = &token}));
 //   // K more directions on the same forward pass: change the direction inputs, then
 //   GW_RETURN_IF_ERROR(program->Run(bindings, context, Stage::kDirection));
 //
-// Numerics: equal plan_digest, inputs and seed give equal bytes, always. Thread-safety: a Program is
-// immutable; concurrent Runs need an Arena each.
+// Numerics: equal plan_digest, inputs and seed give equal bytes, always. Thread-safety: a Program
+// is immutable; concurrent Runs need an Arena each.
 #ifndef GRADWIRE_ENGINE_EXEC_PROGRAM_H_
 #define GRADWIRE_ENGINE_EXEC_PROGRAM_H_
 
@@ -57,11 +58,11 @@ struct Signature {
 };
 
 struct Cost {
-  int64_t arena_bytes = 0;   // exact working memory of a Run
+  int64_t arena_bytes = 0;  // exact working memory of a Run
   int64_t input_bytes = 0;
   int64_t output_bytes = 0;
-  int64_t flops = 0;         // a multiply-add counts 2, a transcendental function 10
-  int64_t moved_bytes = 0;   // read and written by the steps
+  int64_t flops = 0;        // a multiply-add counts 2, a transcendental function 10
+  int64_t moved_bytes = 0;  // read and written by the steps
   int64_t steps = 0;
   // Rough time on one core, for choosing where to run. Not a promise.
   double estimated_seconds = 0;
@@ -77,8 +78,8 @@ struct Bindings {
 struct RunContext {
   Arena* arena = nullptr;
   const CancelToken* cancel = nullptr;
-  // Fails with NON_FINITE_VALUE, naming the first output that holds a NaN or an infinity, before any
-  // state is committed.
+  // Fails with NON_FINITE_VALUE, naming the first output that holds a NaN or an infinity, before
+  // any state is committed.
   bool check_finite = false;
 };
 
@@ -100,9 +101,9 @@ class Program {
 
   // Runs the steps of stage `from` and above; those below must have been run with this arena and
   // these bindings before. Between steps it polls `cancel`; the commit of state is not interrupted.
-  // No allocation inside. Errors: CANCELLED, DEADLINE_EXCEEDED, NON_FINITE_VALUE, INVALID_TENSOR (an
-  // index out of range, say), MEMORY_LIMIT (the arena could not grow). After an error the outputs
-  // are unspecified and no state has changed.
+  // No allocation inside. Errors: CANCELLED, DEADLINE_EXCEEDED, NON_FINITE_VALUE, INVALID_TENSOR
+  // (an index out of range, say), MEMORY_LIMIT (the arena could not grow). After an error the
+  // outputs are unspecified and no state has changed.
   absl::Status Run(const Bindings& bindings, RunContext& context,
                    Stage from = Stage::kConstant) const;
 

@@ -6,7 +6,6 @@
 #include <set>
 #include <tuple>
 
-
 namespace gradwire {
 namespace {
 
@@ -20,8 +19,12 @@ bool TransposedLast(const Layout& layout) {
 }
 
 KindKey KeyOf(const PrimitiveCall& call) {
-  return {call.kind, call.out.dtype, TransposedLast(call.layouts[0]),
-          TransposedLast(call.layouts[1]), call.has_bias, call.post_op};
+  return {call.kind,
+          call.out.dtype,
+          TransposedLast(call.layouts[0]),
+          TransposedLast(call.layouts[1]),
+          call.has_bias,
+          call.post_op};
 }
 
 std::string Name(absl::string_view provider, const KindKey& key) {
@@ -56,10 +59,14 @@ struct Case {
 
 double Activate(PostOp post, double x) {
   switch (post) {
-    case PostOp::kRelu: return x > 0 || std::isnan(x) ? x : 0.0;
-    case PostOp::kTanh: return std::tanh(x);
-    case PostOp::kSigmoid: return 1 / (1 + std::exp(-x));
-    case PostOp::kNone: break;
+    case PostOp::kRelu:
+      return x > 0 || std::isnan(x) ? x : 0.0;
+    case PostOp::kTanh:
+      return std::tanh(x);
+    case PostOp::kSigmoid:
+      return 1 / (1 + std::exp(-x));
+    case PostOp::kNone:
+      break;
   }
   return x;
 }
@@ -83,17 +90,20 @@ bool Agrees(const KernelProvider& provider, const Case& c, int threads, int64_t*
   call.post_op = c.post;
   call.threads = threads;
   std::optional<Proposal> proposal = provider.Propose(call);
-  if (!proposal || proposal->wants_dense != 0) return true;  // nothing proposed, nothing to disbelieve
+  if (!proposal || proposal->wants_dense != 0)
+    return true;  // nothing proposed, nothing to disbelieve
   std::vector<T> lhs(static_cast<size_t>(c.m * c.k)), rhs(static_cast<size_t>(c.k * c.n));
   std::vector<T> bias(static_cast<size_t>(c.n)), out(static_cast<size_t>(c.m * c.n));
   auto at = [](const Layout& l, int64_t i, int64_t j) {
     return static_cast<size_t>(i * l.strides[0] + j * l.strides[1]);
   };
   for (int64_t i = 0; i < c.m; ++i) {
-    for (int64_t k = 0; k < c.k; ++k) lhs[at(call.layouts[0], i, k)] = static_cast<T>(Sample(i * c.k + k, 1));
+    for (int64_t k = 0; k < c.k; ++k)
+      lhs[at(call.layouts[0], i, k)] = static_cast<T>(Sample(i * c.k + k, 1));
   }
   for (int64_t k = 0; k < c.k; ++k) {
-    for (int64_t j = 0; j < c.n; ++j) rhs[at(call.layouts[1], k, j)] = static_cast<T>(Sample(k * c.n + j, 2));
+    for (int64_t j = 0; j < c.n; ++j)
+      rhs[at(call.layouts[1], k, j)] = static_cast<T>(Sample(k * c.n + j, 2));
   }
   for (int64_t j = 0; j < c.n; ++j) bias[static_cast<size_t>(j)] = static_cast<T>(Sample(j, 3));
   Tensor scratch(TensorType{DType::kUint8, {std::max<int64_t>(proposal->scratch_bytes, 1)}});
@@ -125,18 +135,25 @@ bool Agrees(const KernelProvider& provider, const Case& c, int threads, int64_t*
 }
 
 std::set<KindKey> FailedKinds(const KernelProvider& provider, int threads, int64_t* checks) {
-  static constexpr int64_t kSizes[][3] = {{1, 1, 1},   {2, 3, 4},    {5, 1, 7},   {1, 9, 16},
-                                          {8, 8, 8},   {16, 17, 15}, {33, 10, 64}, {64, 48, 3}};
+  static constexpr int64_t kSizes[][3] = {{1, 1, 1}, {2, 3, 4},    {5, 1, 7},    {1, 9, 16},
+                                          {8, 8, 8}, {16, 17, 15}, {33, 10, 64}, {64, 48, 3}};
   std::set<KindKey> failed;
   for (DType dtype : {DType::kFloat, DType::kDouble}) {
     for (int variant = 0; variant < 2 * 2 * 2 * 4; ++variant) {
       for (const auto& size : kSizes) {
-        const Case c{size[0], size[1], size[2], (variant & 1) != 0, (variant & 2) != 0,
-                     (variant & 4) != 0, static_cast<PostOp>(variant >> 3), dtype};
+        const Case c{size[0],
+                     size[1],
+                     size[2],
+                     (variant & 1) != 0,
+                     (variant & 2) != 0,
+                     (variant & 4) != 0,
+                     static_cast<PostOp>(variant >> 3),
+                     dtype};
         const bool ok = dtype == DType::kFloat ? Agrees<float>(provider, c, threads, checks)
                                                : Agrees<double>(provider, c, threads, checks);
         if (ok) continue;
-        failed.insert({PrimitiveKind::kMatMul, dtype, c.transpose_lhs, c.transpose_rhs, c.bias, c.post});
+        failed.insert(
+            {PrimitiveKind::kMatMul, dtype, c.transpose_lhs, c.transpose_rhs, c.bias, c.post});
       }
     }
   }
@@ -152,9 +169,9 @@ CheckedProviders CheckProviders(std::vector<std::shared_ptr<const KernelProvider
     std::set<KindKey> failed;
     if (!skip) failed = FailedKinds(*provider, threads, &out.checks);
     for (const KindKey& key : failed) out.declined.push_back(Name(provider->name(), key));
-    out.providers.push_back(
-        failed.empty() ? std::move(provider)
-                       : std::make_shared<DecliningProvider>(std::move(provider), std::move(failed)));
+    out.providers.push_back(failed.empty() ? std::move(provider)
+                                           : std::make_shared<DecliningProvider>(
+                                                 std::move(provider), std::move(failed)));
   }
   return out;
 }

@@ -1,9 +1,9 @@
 // File: self_check.h
 //
-// Believe no kernel unproved: every provider's kernels are compared with the reference on a sweep of
-// small shapes, twice, on poisoned memory, before Compile may use them. What disagrees is declined:
-// the next provider, or the reference, takes the node. Debian 13's oneDNN computes some gradients
-// wrong, so this is not a formality.
+// Believe no kernel unproved: every provider's kernels are compared with the reference on a sweep
+// of small shapes, twice, on poisoned memory, before Compile may use them. What disagrees is
+// declined: the next provider, or the reference, takes the node. Debian 13's oneDNN computes some
+// gradients wrong, so this is not a formality.
 #ifndef GRADWIRE_ENGINE_EXEC_SELF_CHECK_H_
 #define GRADWIRE_ENGINE_EXEC_SELF_CHECK_H_
 
@@ -21,8 +21,9 @@ struct CheckedProviders {
   std::vector<std::string> declined;  // one line for each kind of kernel that was wrong
 };
 
-// Wraps the providers so that a kind of kernel (primitive, dtype, what is folded in) that failed its
-// check is not proposed. With `skip` nothing is run and nothing declined. Takes well under a second.
+// Wraps the providers so that a kind of kernel (primitive, dtype, what is folded in) that failed
+// its check is not proposed. With `skip` nothing is run and nothing declined. Takes well under a
+// second.
 CheckedProviders CheckProviders(std::vector<std::shared_ptr<const KernelProvider>> providers,
                                 int threads, bool skip);
 

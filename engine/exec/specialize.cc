@@ -26,7 +26,9 @@ std::string DimsToString(const std::vector<ModelDim>& dims) {
 class Specializer {
  public:
   Specializer(const Model& model, const SpecializeRequest& request)
-      : model_(model), request_(request), values_(model.value_names.size(), kNoValue),
+      : model_(model),
+        request_(request),
+        values_(model.value_names.size(), kNoValue),
         freezer_(builder_) {}
 
   absl::StatusOr<Specialized> Run() {
@@ -106,9 +108,12 @@ class Specializer {
   DType WithPrecision(DType dtype) const {
     if (!IsFloating(dtype)) return dtype;
     switch (request_.precision) {
-      case Precision::kAsGraph: return dtype;
-      case Precision::kFloat: return DType::kFloat;
-      case Precision::kDouble: return DType::kDouble;
+      case Precision::kAsGraph:
+        return dtype;
+      case Precision::kFloat:
+        return DType::kFloat;
+      case Precision::kDouble:
+        return DType::kDouble;
     }
     return dtype;
   }
@@ -207,8 +212,7 @@ class Specializer {
 
   void Declare(ModelValue v, const TensorView& view, Stage stage) {
     if (!needed_value_[static_cast<size_t>(v)]) return;
-    const ValueId id =
-        builder_.Input(Name(v), {WithPrecision(view.dtype()), view.shape()}, stage);
+    const ValueId id = builder_.Input(Name(v), {WithPrecision(view.dtype()), view.shape()}, stage);
     values_[static_cast<size_t>(v)] = id;
     freezer_.Bind(id, Name(v), view, stage);
   }
@@ -223,11 +227,11 @@ class Specializer {
     builder_.SetOrigin(static_cast<int32_t>(index));
     int num_outputs = static_cast<int>(node.outputs.size());
     while (num_outputs > 0 && node.outputs[static_cast<size_t>(num_outputs - 1)] < 0) --num_outputs;
-    NodeImport import(builder_, node.attrs, in, num_outputs, node.opset, request_.mode,
-                      [this](ValueId v) { return freezer_.Value(v); },
-                      static_cast<int64_t>(index));
-    std::vector<ValueId> out = node.binding->import != nullptr ? node.binding->import(import)
-                                                               : ImportAsIs(node, in);
+    NodeImport import(
+        builder_, node.attrs, in, num_outputs, node.opset, request_.mode,
+        [this](ValueId v) { return freezer_.Value(v); }, static_cast<int64_t>(index));
+    std::vector<ValueId> out =
+        node.binding->import != nullptr ? node.binding->import(import) : ImportAsIs(node, in);
     if (!builder_.ok()) {
       problems_.Add(builder_.status(), "");
       builder_.ClearError();
@@ -251,8 +255,8 @@ class Specializer {
       const bool known = std::any_of(defs.begin(), defs.end(),
                                      [&](const AttrDef& d) { return d.name == entry.first; });
       if (!known) {
-        builder_.Fail(Error(Reason::kInvalidModel,
-                            absl::StrCat("attribute ", entry.first, " is not known")));
+        builder_.Fail(
+            Error(Reason::kInvalidModel, absl::StrCat("attribute ", entry.first, " is not known")));
         return {};
       }
       entries.push_back(entry);

@@ -8,8 +8,9 @@
 // `Specialized::frozen` lists the inputs whose values it used, because another value needs another
 // Graph. Evaluation is bounded in nodes and bytes.
 //
-// Errors: MISSING_INPUT, UNKNOWN_INPUT, SHAPE_MISMATCH, DTYPE_UNSUPPORTED for inputs; UNKNOWN_OUTPUT,
-// UNKNOWN_WRT for names; DATA_DEPENDENT_SHAPE; whatever the nodes' rules find. All problems at once.
+// Errors: MISSING_INPUT, UNKNOWN_INPUT, SHAPE_MISMATCH, DTYPE_UNSUPPORTED for inputs;
+// UNKNOWN_OUTPUT, UNKNOWN_WRT for names; DATA_DEPENDENT_SHAPE; whatever the nodes' rules find. All
+// problems at once.
 #ifndef GRADWIRE_ENGINE_EXEC_SPECIALIZE_H_
 #define GRADWIRE_ENGINE_EXEC_SPECIALIZE_H_
 
@@ -49,8 +50,8 @@ absl::StatusOr<Specialized> Specialize(const Model& model, const SpecializeReque
 // initialisers, or the floating inputs where there are none.
 std::vector<std::string> DefaultWrt(const Model& model, const NamedViews& inputs);
 
-// Runs a graph's reference kernels on dense tensors: the oracle, and the evaluator of frozen values.
-// `inputs` by name. Returns the values of `wanted`. Bounded by `max_bytes` of live tensors.
+// Runs a graph's reference kernels on dense tensors: the oracle, and the evaluator of frozen
+// values. `inputs` by name. Returns the values of `wanted`. Bounded by `max_bytes` of live tensors.
 absl::StatusOr<std::vector<Tensor>> EvaluateByReference(const Graph& graph,
                                                         const NamedViews& inputs,
                                                         absl::Span<const ValueId> wanted,

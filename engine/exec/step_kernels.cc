@@ -35,9 +35,9 @@ class ReferenceKernel : public Kernel {
                    int threads) const override {
     auto* views = static_cast<TensorView*>(scratch);
     for (size_t i = 0; i < in_types_.size(); ++i) new (views + i) TensorView(in_types_[i], in[i]);
-    absl::Status status = op_->reference(
-        {attrs_, absl::MakeConstSpan(views, in_types_.size()), out_types_,
-         absl::MakeConstSpan(out, out_types_.size()), threads});
+    absl::Status status =
+        op_->reference({attrs_, absl::MakeConstSpan(views, in_types_.size()), out_types_,
+                        absl::MakeConstSpan(out, out_types_.size()), threads});
     for (size_t i = 0; i < in_types_.size(); ++i) views[i].~TensorView();
     if (status.ok()) return status;
     Problems where;

@@ -16,7 +16,8 @@ struct BoundKernel {
 };
 
 // A Map cluster: for each tile of the iteration space, load what is not laid out like it, run the
-// instructions over the tile while it is in L1, the results that others read going straight to memory.
+// instructions over the tile while it is in L1, the results that others read going straight to
+// memory.
 BoundKernel MakeMapKernel(const LoweredStep& step, int threads);
 BoundKernel MakeReduceKernel(const LoweredStep& step);
 BoundKernel MakeReferenceKernel(const Node& node, const LoweredStep& step, const Lowered& lowered);

@@ -1,8 +1,8 @@
 // File: attrs.h
 //
-// Attrs: the named, typed constants of one node (an axis, a permutation, a dtype). Immutable; copies
-// share. An attribute that a row declares is always present on a node, because GraphBuilder fills in
-// the row's defaults; so the accessors need no default of their own.
+// Attrs: the named, typed constants of one node (an axis, a permutation, a dtype). Immutable;
+// copies share. An attribute that a row declares is always present on a node, because GraphBuilder
+// fills in the row's defaults; so the accessors need no default of their own.
 //
 //   Attrs a = {{"axis", int64_t{1}}, {"keepdims", int64_t{0}}};
 //   a.Int("axis") == 1

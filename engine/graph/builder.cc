@@ -22,7 +22,8 @@ bool Foldable(const TensorType& type) {
 Tensor ScalarTensor(DType dtype, double value) {
   Tensor t(TensorType{dtype, Shape()});
   VisitDType(dtype, [&](auto tag) {
-    *t.mutable_data<typename decltype(tag)::type>() = static_cast<typename decltype(tag)::type>(value);
+    *t.mutable_data<typename decltype(tag)::type>() =
+        static_cast<typename decltype(tag)::type>(value);
   });
   return t;
 }
@@ -78,8 +79,9 @@ ValueId GraphBuilder::Scalar(DType dtype, double value) {
 ValueId GraphBuilder::Full(TensorType type, double value) {
   const ValueId scalar = Scalar(type.dtype, value);
   if (type.shape.rank() == 0) return scalar;
-  return Add(kExpandOp, {scalar}, Attrs{{"shape", std::vector<int64_t>(type.shape.dims().begin(),
-                                                                       type.shape.dims().end())}});
+  return Add(
+      kExpandOp, {scalar},
+      Attrs{{"shape", std::vector<int64_t>(type.shape.dims().begin(), type.shape.dims().end())}});
 }
 
 ValueId GraphBuilder::Add(const OpDef& op, absl::Span<const ValueId> in, Attrs attrs) {
@@ -126,9 +128,9 @@ std::vector<ValueId> GraphBuilder::AddMulti(const OpDef& op, absl::Span<const Va
   if (static_cast<int>(in.size()) < op.min_inputs || static_cast<int>(in.size()) > op.max_inputs) {
     Fail(Error(Reason::kInvalidModel,
                absl::StrCat("has ", in.size(), " inputs, expected ", op.min_inputs,
-                            op.max_inputs == op.min_inputs ? "" :
-                            op.max_inputs >= kVariadic ? " or more"
-                                                       : absl::StrCat(" to ", op.max_inputs))));
+                            op.max_inputs == op.min_inputs ? ""
+                            : op.max_inputs >= kVariadic   ? " or more"
+                                                           : absl::StrCat(" to ", op.max_inputs))));
     return {};
   }
   absl::InlinedVector<TensorType, 4> types;

@@ -1,8 +1,8 @@
 // File: builder.h
 //
 // GraphBuilder: the only way to make a Graph. Types are inferred and checked as nodes are added;
-// equal nodes are made once (hash-consing), constants are folded (up to a size), and exact identities
-// (x*1, a transpose of a transpose) are applied on the spot, so no later pass does.
+// equal nodes are made once (hash-consing), constants are folded (up to a size), and exact
+// identities (x*1, a transpose of a transpose) are applied on the spot, so no later pass does.
 //
 // Errors are sticky: the first one is kept, later calls do nothing and return kNoValue, and Build()
 // reports it. So code that builds never tests a status.
@@ -85,8 +85,7 @@ class GraphBuilder {
 
  private:
   std::optional<std::vector<ValueId>> Fold(const OpDef& op, absl::Span<const ValueId> in,
-                                           const Attrs& attrs,
-                                           absl::Span<const TensorType> types);
+                                           const Attrs& attrs, absl::Span<const TensorType> types);
   absl::StatusOr<Attrs> Complete(const OpDef& op, Attrs attrs) const;
   int32_t Append(const OpDef& op, absl::Span<const ValueId> in, Attrs attrs,
                  std::vector<TensorType> types);

@@ -82,7 +82,8 @@ std::string PrintGraph(const Graph& graph, int max_lines) {
   int lines = 0;
   for (const Node& node : graph.nodes()) {
     if (++lines > max_lines) {
-      absl::StrAppend(&out, "... ", graph.nodes().size() - static_cast<size_t>(max_lines), " more\n");
+      absl::StrAppend(&out, "... ", graph.nodes().size() - static_cast<size_t>(max_lines),
+                      " more\n");
       break;
     }
     absl::StrAppendFormat(

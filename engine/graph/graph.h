@@ -63,7 +63,8 @@ class Graph {
   absl::Span<const GraphInput> inputs() const { return inputs_; }
   absl::Span<const GraphOutput> outputs() const { return outputs_; }
   absl::Span<const StateUpdate> updates() const { return updates_; }
-  // Values that keep their name although they are neither inputs nor outputs (a `wrt` asks for one).
+  // Values that keep their name although they are neither inputs nor outputs (a `wrt` asks for
+  // one).
   absl::Span<const GraphOutput> marks() const { return marks_; }
   // The input, mark or output of that name; kNoValue where there is none.
   ValueId FindInput(absl::string_view name) const;

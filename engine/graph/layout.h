@@ -1,8 +1,8 @@
 // File: layout.h
 //
 // Layout: where the elements of a value lie inside a buffer. Layouts exist only in Compile and in
-// kernels; a Graph has none. Strides and offset count elements. A stride of 0 repeats (broadcast), a
-// negative one walks backwards.
+// kernels; a Graph has none. Strides and offset count elements. A stride of 0 repeats (broadcast),
+// a negative one walks backwards.
 #ifndef GRADWIRE_ENGINE_GRAPH_LAYOUT_H_
 #define GRADWIRE_ENGINE_GRAPH_LAYOUT_H_
 

@@ -1,8 +1,8 @@
 // File: model.h
 //
 // Model: what the user sent, decoded and checked for structure (names resolve, no cycles), but with
-// symbolic dimensions and ONNX's own ops. engine/onnx makes Models; Specialize turns one into a Graph
-// for the types of a call. Immutable, hence safe to share between threads.
+// symbolic dimensions and ONNX's own ops. engine/onnx makes Models; Specialize turns one into a
+// Graph for the types of a call. Immutable, hence safe to share between threads.
 #ifndef GRADWIRE_ENGINE_GRAPH_MODEL_H_
 #define GRADWIRE_ENGINE_GRAPH_MODEL_H_
 
@@ -25,7 +25,7 @@ struct ModelDim {
 
 struct ModelInput {
   ModelValue value;
-  DType dtype = DType::kUndefined;          // undefined: whatever the call sends (formulas)
+  DType dtype = DType::kUndefined;            // undefined: whatever the call sends (formulas)
   std::optional<std::vector<ModelDim>> dims;  // nullopt: rank unknown
 };
 
@@ -37,9 +37,9 @@ struct ModelInitializer {
 struct ModelNode {
   const OpDef* op;
   const OnnxBinding* binding;
-  Attrs attrs;                       // as in the file
-  std::vector<ModelValue> inputs;    // -1: left out
-  std::vector<ModelValue> outputs;   // -1: left out
+  Attrs attrs;                      // as in the file
+  std::vector<ModelValue> inputs;   // -1: left out
+  std::vector<ModelValue> outputs;  // -1: left out
   int opset;
 };
 
@@ -50,8 +50,8 @@ class Model {
   std::vector<ModelInput> inputs;  // without those that are initialisers
   std::vector<ModelInitializer> initializers;
   std::vector<ModelValue> outputs;
-  std::vector<ModelNode> nodes;    // topological order
-  Origins origins;                 // labels of `nodes`
+  std::vector<ModelNode> nodes;  // topological order
+  Origins origins;               // labels of `nodes`
 
   // -1 where there is no such value.
   ModelValue FindValue(absl::string_view name) const {

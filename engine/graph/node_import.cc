@@ -18,8 +18,8 @@ std::optional<std::vector<int64_t>> NodeImport::FrozenInts(int i) {
   std::optional<Tensor> value = Frozen(i);
   if (!value) return std::nullopt;
   if (!IsInteger(value->dtype()) && value->dtype() != DType::kBool) {
-    Fail(Reason::kDtypeUnsupported, absl::StrCat("input ", i, " is ", DTypeName(value->dtype()),
-                                                 ", expected INT64"));
+    Fail(Reason::kDtypeUnsupported,
+         absl::StrCat("input ", i, " is ", DTypeName(value->dtype()), ", expected INT64"));
     return std::nullopt;
   }
   return ToInt64s(*value);
@@ -37,8 +37,8 @@ std::optional<std::vector<int64_t>> NodeImport::IntsFromAttrOrInput(absl::string
 
 int NodeImport::Axis(int64_t axis, int rank) {
   if (axis < -rank || axis >= rank) {
-    Fail(Reason::kShapeMismatch, absl::StrCat("axis ", axis, " is outside [", -rank, ", ", rank - 1,
-                                              "] for rank ", rank));
+    Fail(Reason::kShapeMismatch,
+         absl::StrCat("axis ", axis, " is outside [", -rank, ", ", rank - 1, "] for rank ", rank));
     return 0;
   }
   return static_cast<int>(axis < 0 ? axis + rank : axis);

@@ -35,15 +35,21 @@ class NodeImport {
 
   NodeImport(GraphBuilder& builder, const Attrs& node_attrs, absl::Span<const ValueId> inputs,
              int outputs, int node_opset, Mode call_mode, Freeze freeze, int64_t stream_index)
-      : b(builder), attrs(node_attrs), num_outputs(outputs), opset(node_opset), mode(call_mode),
-        stream(stream_index), in_(inputs), freeze_(std::move(freeze)) {}
+      : b(builder),
+        attrs(node_attrs),
+        num_outputs(outputs),
+        opset(node_opset),
+        mode(call_mode),
+        stream(stream_index),
+        in_(inputs),
+        freeze_(std::move(freeze)) {}
 
   GraphBuilder& b;
-  const Attrs& attrs;       // as in the file: defaults are the import function's business
-  const int num_outputs;    // of the node, trailing ones that are left out not counted
+  const Attrs& attrs;     // as in the file: defaults are the import function's business
+  const int num_outputs;  // of the node, trailing ones that are left out not counted
   const int opset;
   const Mode mode;
-  const int64_t stream;     // distinct for each node of the model: names its random stream
+  const int64_t stream;  // distinct for each node of the model: names its random stream
 
   int num_inputs() const { return static_cast<int>(in_.size()); }
   // kNoValue where the input is left out.

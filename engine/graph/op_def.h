@@ -5,8 +5,8 @@
 // all computed from it; there is no other list of ops. docs/adding-an-op.md walks through one.
 //
 // A row describes a *core* op (it can stand in a Graph: `infer`, `reference`, `derivative`,
-// `lowering`), how ONNX spells it (`onnx`), or both. A row with an `onnx` binding and no `infer` is a
-// composite: its import builds other ops, and it never stands in a Graph.
+// `lowering`), how ONNX spells it (`onnx`), or both. A row with an `onnx` binding and no `infer` is
+// a composite: its import builds other ops, and it never stands in a Graph.
 //
 //   const OpDef kTanh = {
 //       .name = "Tanh",
@@ -46,15 +46,16 @@ struct InferArgs {
   absl::Span<const TensorType> in;
   const Attrs& attrs;
 };
-// The types of the outputs, or an error that says what was got and expected (the builder adds where).
+// The types of the outputs, or an error that says what was got and expected (the builder adds
+// where).
 using InferFn = absl::StatusOr<std::vector<TensorType>> (*)(const InferArgs&);
 
 // ---- Reference ---------------------------------------------------------------------------------
 
 // A plain loop: the oracle of every test and what runs where no faster kernel takes the node.
-// Inputs and outputs are dense, row-major and aligned; `out` has the inferred types. Must not throw,
-// allocate more than a few KiB, or read past its inputs. An error (index out of range) names the
-// element.
+// Inputs and outputs are dense, row-major and aligned; `out` has the inferred types. Must not
+// throw, allocate more than a few KiB, or read past its inputs. An error (index out of range) names
+// the element.
 struct ReferenceArgs {
   const Attrs& attrs;
   absl::Span<const TensorView> in;
@@ -73,8 +74,8 @@ struct NodeView {
   absl::Span<const ValueId> out;
 };
 
-// The kinds, as in JAX: a rule states the mathematics once and both modes follow. Rules build nodes;
-// they never mention broadcasting, zero cotangents or accumulation, and never test a status.
+// The kinds, as in JAX: a rule states the mathematics once and both modes follow. Rules build
+// nodes; they never mention broadcasting, zero cotangents or accumulation, and never test a status.
 
 // out = f(in...) element by element with broadcasting. `partial` gives d out / d in[i] (any shape
 // that broadcasts to the output), kNoValue for identically zero.
@@ -91,8 +92,8 @@ struct Bilinear {
   ValueId (*lhs)(GraphBuilder& b, const NodeView& n, ValueId g);
   ValueId (*rhs)(GraphBuilder& b, const NodeView& n, ValueId g);
 };
-// Anything else. g[i] is the cotangent of out[i], t[i] the tangent of in[i]; kNoValue means zero, in
-// arguments and results.
+// Anything else. g[i] is the cotangent of out[i], t[i] the tangent of in[i]; kNoValue means zero,
+// in arguments and results.
 struct General {
   std::vector<ValueId> (*vjp)(GraphBuilder& b, const NodeView& n, absl::Span<const ValueId> g);
   std::vector<ValueId> (*jvp)(GraphBuilder& b, const NodeView& n, absl::Span<const ValueId> t);
@@ -116,8 +117,8 @@ enum class PrimitiveKind { kMatMul };
 enum class ReduceKind { kSum, kMax, kMin };
 
 struct NoLowering {};  // runs its reference
-// Any number of pointwise ops become one Map cluster. `tile` picks the loop for these element types,
-// null where there is none (then the reference runs).
+// Any number of pointwise ops become one Map cluster. `tile` picks the loop for these element
+// types, null where there is none (then the reference runs).
 struct Pointwise {
   TileFn (*tile)(absl::Span<const DType> in, DType out);
   PostOp post_op = PostOp::kNone;
@@ -184,11 +185,11 @@ inline constexpr int kVariadic = 1 << 20;
 
 struct OpDef {
   absl::string_view name;
-  absl::string_view doc;             // a sentence or two of Markdown: formula, conventions at kinks
-  std::vector<AttrDef> attrs = {};   // of the core op
+  absl::string_view doc;            // a sentence or two of Markdown: formula, conventions at kinks
+  std::vector<AttrDef> attrs = {};  // of the core op
   int min_inputs = 1;
   int max_inputs = 1;
-  InferFn infer = nullptr;           // null: composite
+  InferFn infer = nullptr;  // null: composite
   ReferenceFn reference = nullptr;
   // An exactly equal value that is cheaper, or kNoValue. Sees inputs, attributes and the type.
   ValueId (*simplify)(GraphBuilder& b, const NodeView& n, const TensorType& type) = nullptr;
@@ -207,7 +208,8 @@ class OpRegistry {
   explicit OpRegistry(std::vector<const OpDef*> rows);
   absl::Span<const OpDef* const> rows() const { return rows_; }
   const OpDef* Find(absl::string_view name) const;
-  // The row and binding for an ONNX node; {nullptr, nullptr} where the op or opset is not supported.
+  // The row and binding for an ONNX node; {nullptr, nullptr} where the op or opset is not
+  // supported.
   struct Match {
     const OpDef* op = nullptr;
     const OnnxBinding* binding = nullptr;

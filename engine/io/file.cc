@@ -45,8 +45,8 @@ absl::StatusOr<std::string> ReadPart(const OpenFile& file, const std::string& pa
   std::string bytes(static_cast<size_t>(length), '\0');
   int64_t done = 0;
   while (done < length) {
-    const ssize_t n = pread(file.fd(), bytes.data() + done, static_cast<size_t>(length - done),
-                            offset + done);
+    const ssize_t n =
+        pread(file.fd(), bytes.data() + done, static_cast<size_t>(length - done), offset + done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
     if (n == 0) return absl::OutOfRangeError(absl::StrCat(path, " became shorter while read"));

@@ -24,9 +24,9 @@ struct NpyType {
   DType dtype;
 };
 constexpr NpyType kTypes[] = {
-    {"b1", DType::kBool},   {"i1", DType::kInt8},  {"i2", DType::kInt16},  {"i4", DType::kInt32},
-    {"i8", DType::kInt64},  {"u1", DType::kUint8}, {"u2", DType::kUint16}, {"u4", DType::kUint32},
-    {"u8", DType::kUint64}, {"f2", DType::kFloat16}, {"f4", DType::kFloat}, {"f8", DType::kDouble},
+    {"b1", DType::kBool},   {"i1", DType::kInt8},    {"i2", DType::kInt16},  {"i4", DType::kInt32},
+    {"i8", DType::kInt64},  {"u1", DType::kUint8},   {"u2", DType::kUint16}, {"u4", DType::kUint32},
+    {"u8", DType::kUint64}, {"f2", DType::kFloat16}, {"f4", DType::kFloat},  {"f8", DType::kDouble},
 };
 
 absl::Status Malformed(absl::string_view what) {
@@ -69,7 +69,8 @@ class HeaderParser {
       }
       if (!ok || seen[index]) return Malformed(absl::StrCat("the header's '", key, "' is invalid"));
       seen[index] = true;
-      if (!Take(",") && !absl::StartsWith(Trimmed(), "}")) return Malformed("the header is cut off");
+      if (!Take(",") && !absl::StartsWith(Trimmed(), "}"))
+        return Malformed("the header is cut off");
     }
     if (!Trimmed().empty()) return Malformed("the header goes on after its end");
     if (!seen[0] || !seen[1] || !seen[2]) {

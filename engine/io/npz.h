@@ -1,6 +1,7 @@
 // File: npz.h
 //
-// NumPy's .npz format: named arrays in a zip archive, as numpy.savez() and savez_compressed() write.
+// NumPy's .npz format: named arrays in a zip archive, as numpy.savez() and savez_compressed()
+// write.
 //
 //   GW_ASSIGN_OR_RETURN(auto arrays, ReadNpz(bytes));
 //   for (const auto& [name, tensor] : arrays) ...
@@ -20,9 +21,9 @@
 
 namespace gradwire {
 
-// The arrays in the order of the archive, by name without ".npy". Errors: those of ReadNpy, with the
-// member's name; INVALID_TENSOR for a damaged archive, a name that comes twice, or a member that is
-// no .npy file; MEMORY_LIMIT where the arrays are above `max_bytes` together.
+// The arrays in the order of the archive, by name without ".npy". Errors: those of ReadNpy, with
+// the member's name; INVALID_TENSOR for a damaged archive, a name that comes twice, or a member
+// that is no .npy file; MEMORY_LIMIT where the arrays are above `max_bytes` together.
 absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> ReadNpz(
     absl::string_view bytes, int64_t max_bytes = kMaxFileBytes);
 

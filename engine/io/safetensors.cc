@@ -24,10 +24,10 @@ struct SafetensorsType {
   DType dtype;
 };
 constexpr SafetensorsType kTypes[] = {
-    {"BOOL", DType::kBool},   {"U8", DType::kUint8},   {"I8", DType::kInt8},
-    {"U16", DType::kUint16},  {"I16", DType::kInt16},  {"U32", DType::kUint32},
-    {"I32", DType::kInt32},   {"U64", DType::kUint64}, {"I64", DType::kInt64},
-    {"F16", DType::kFloat16}, {"F32", DType::kFloat},  {"F64", DType::kDouble},
+    {"BOOL", DType::kBool},     {"U8", DType::kUint8},   {"I8", DType::kInt8},
+    {"U16", DType::kUint16},    {"I16", DType::kInt16},  {"U32", DType::kUint32},
+    {"I32", DType::kInt32},     {"U64", DType::kUint64}, {"I64", DType::kInt64},
+    {"F16", DType::kFloat16},   {"F32", DType::kFloat},  {"F64", DType::kDouble},
     {"BF16", DType::kBfloat16},
 };
 
@@ -55,7 +55,8 @@ absl::StatusOr<Json> ParseHeader(absl::string_view text) {
     return true;
   };
   Json header = Json::parse(text.begin(), text.end(), watch, /*allow_exceptions=*/false);
-  if (header.is_discarded() || !header.is_object()) return Malformed("the header is no JSON object");
+  if (header.is_discarded() || !header.is_object())
+    return Malformed("the header is no JSON object");
   if (twice) return Malformed("the header has a key twice");
   return header;
 }
@@ -119,8 +120,8 @@ absl::Status CheckLayout(std::vector<Entry>* entries, uint64_t data_bytes) {
     at = entry.end;
   }
   if (at != data_bytes) {
-    return Malformed(absl::StrCat("wrong count of bytes after the header: got ", data_bytes,
-                                  ", expected ", at));
+    return Malformed(
+        absl::StrCat("wrong count of bytes after the header: got ", data_bytes, ", expected ", at));
   }
   return absl::OkStatus();
 }

@@ -137,8 +137,9 @@ absl::Status CheckSizes(const std::vector<Entry>& entries, int64_t max_bytes) {
     total = SaturatingAdd(total, entry.bytes);
   }
   if (total > max_bytes) {
-    return Error(Reason::kMemoryLimit, absl::StrCat("zip: ", total, " bytes when unpacked are above ",
-                                                    "the limit of ", max_bytes));
+    return Error(Reason::kMemoryLimit,
+                 absl::StrCat("zip: ", total, " bytes when unpacked are above ", "the limit of ",
+                              max_bytes));
   }
   return absl::OkStatus();
 }
@@ -151,8 +152,7 @@ absl::Status CheckOverlaps(const std::vector<Entry>& entries, size_t directory_o
             [](const Entry* a, const Entry* b) { return a->local_offset < b->local_offset; });
   for (size_t i = 0; i < sorted.size(); ++i) {
     const Entry& entry = *sorted[i];
-    const size_t limit =
-        i + 1 < sorted.size() ? sorted[i + 1]->local_offset : directory_offset;
+    const size_t limit = i + 1 < sorted.size() ? sorted[i + 1]->local_offset : directory_offset;
     // The local header lies between local_offset and the data: at least its fixed part.
     if (limit < entry.local_offset + kLocalBytes ||
         limit - entry.local_offset - kLocalBytes < entry.data.size()) {
@@ -186,8 +186,8 @@ absl::StatusOr<ZipMember> Unpack(const Entry& entry) {
       return Malformed(absl::StrCat(entry.name, ": its compressed data is damaged"));
     }
   }
-  const uLong crc = crc32_z(0, reinterpret_cast<const Bytef*>(member.bytes.data()),
-                            member.bytes.size());
+  const uLong crc =
+      crc32_z(0, reinterpret_cast<const Bytef*>(member.bytes.data()), member.bytes.size());
   if (crc != entry.crc) return Malformed(absl::StrCat(entry.name, ": CRC-32 differs: damaged"));
   return member;
 }

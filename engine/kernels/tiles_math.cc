@@ -12,13 +12,16 @@
 #include "hwy/highway.h"
 
 // Each has a struct <name>Op below.
+// clang-format off
 #ifndef GW_MATH_TILES
 #define GW_MATH_UNARY_TILES(X)                                                                   \
   X(Exp)                                                                                         \
-  X(Expm1) X(Log) X(Log1p) X(Sin) X(Cos) X(Tan) X(Asin) X(Acos) X(Atan) X(Sinh) X(Cosh) X(Asinh) \
-      X(Acosh) X(Atanh) X(Tanh) X(Erf) X(Sigmoid) X(Softplus)
+  X(Expm1)                                                                                       \
+  X(Log) X(Log1p) X(Sin) X(Cos) X(Tan) X(Asin) X(Acos) X(Atan) X(Sinh) X(Cosh) X(Asinh) X(Acosh) \
+      X(Atanh) X(Tanh) X(Erf) X(Sigmoid) X(Softplus)
 #define GW_MATH_TILES(X) GW_MATH_UNARY_TILES(X) X(FloatPow)
 #endif
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace gradwire::tiles {

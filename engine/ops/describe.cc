@@ -27,10 +27,9 @@ std::vector<Spelling> SpellingsOf(const OpDef& op) {
   std::vector<Spelling> out;
   for (const OnnxBinding& binding : op.onnx) {
     const bool ours = !binding.domain.empty();
-    const Spelling next = {
-        absl::StrCat(binding.domain, ours ? "." : "", binding.name), ours,
-        ours ? binding.since : std::max(binding.since, kFirstDescribedOpset),
-        ours ? binding.until : std::min(binding.until, kLastDescribedOpset)};
+    const Spelling next = {absl::StrCat(binding.domain, ours ? "." : "", binding.name), ours,
+                           ours ? binding.since : std::max(binding.since, kFirstDescribedOpset),
+                           ours ? binding.until : std::min(binding.until, kLastDescribedOpset)};
     if (next.first > next.last) continue;
     auto joins = std::find_if(out.begin(), out.end(), [&](const Spelling& known) {
       return known.name == next.name && known.last + 1 == next.first;
@@ -55,17 +54,16 @@ std::string OnnxColumn(const OpDef& op) {
 
 std::string DerivativeColumn(const OpDef& op) {
   if (op.infer == nullptr) return "of its parts";
-  return std::visit(Overloaded{
-                        [](const Zero&) { return std::string("zero"); },
-                        [](const Elementwise&) { return std::string("elementwise"); },
-                        [](const Linear&) { return std::string("linear"); },
-                        [](const Bilinear&) { return std::string("bilinear"); },
-                        [](const General&) { return std::string("general"); },
-                        [](const NotDifferentiable& rule) {
-                          return absl::StrCat("none: ", rule.why);
-                        },
-                    },
-                    op.derivative);
+  return std::visit(
+      Overloaded{
+          [](const Zero&) { return std::string("zero"); },
+          [](const Elementwise&) { return std::string("elementwise"); },
+          [](const Linear&) { return std::string("linear"); },
+          [](const Bilinear&) { return std::string("bilinear"); },
+          [](const General&) { return std::string("general"); },
+          [](const NotDifferentiable& rule) { return absl::StrCat("none: ", rule.why); },
+      },
+      op.derivative);
 }
 
 std::string LoweringColumn(const OpDef& op) {

@@ -48,7 +48,7 @@ Types InferGatherGrad(const InferArgs& args) {
     return Error(Reason::kDtypeUnsupported,
                  absl::StrCat("input is ", DTypeName(args.in[0].dtype), ", expected a number"));
   }
-  bool fits = axis >= 0 && axis + indices.rank() <= x.rank();
+  bool fits = axis >= 0 && axis <= x.rank() - indices.rank();
   for (int d = 0; fits && d < indices.rank(); ++d) {
     fits = x[static_cast<int>(axis) + d] == indices[d];
   }

@@ -4,10 +4,14 @@ namespace gradwire {
 
 bool InClass(DType dtype, TypeClass type_class) {
   switch (type_class) {
-    case kFloating: return IsFloating(dtype);
-    case kNumeric: return IsFloating(dtype) || IsInteger(dtype);
-    case kBoolean: return dtype == DType::kBool;
-    case kAnyType: return dtype != DType::kUndefined;
+    case kFloating:
+      return IsFloating(dtype);
+    case kNumeric:
+      return IsFloating(dtype) || IsInteger(dtype);
+    case kBoolean:
+      return dtype == DType::kBool;
+    case kAnyType:
+      return dtype != DType::kUndefined;
   }
   return false;
 }

@@ -1,7 +1,7 @@
 // File: pointwise_row.h
 //
-// What the rows of pointwise ops have in common: type rules, and reference loops made from a functor
-// with a templated operator().
+// What the rows of pointwise ops have in common: type rules, and reference loops made from a
+// functor with a templated operator().
 //
 //   struct SquareFn { template <typename T> T operator()(T x) const { return x * x; } };
 //   .infer = InferSameType<kFloating>, .reference = PointwiseReference<SquareFn, 1>,
@@ -65,8 +65,14 @@ bool VisitNumeric(DType dtype, Fn&& fn) {
 }
 template <typename Fn>
 bool VisitFloating(DType dtype, Fn&& fn) {
-  if (dtype == DType::kFloat) { fn(TypeTag<float>{}); return true; }
-  if (dtype == DType::kDouble) { fn(TypeTag<double>{}); return true; }
+  if (dtype == DType::kFloat) {
+    fn(TypeTag<float>{});
+    return true;
+  }
+  if (dtype == DType::kDouble) {
+    fn(TypeTag<double>{});
+    return true;
+  }
   return false;
 }
 
@@ -84,7 +90,8 @@ absl::Status PointwiseReference(const ReferenceArgs& args) {
       for (int64_t i = 0; i < n; ++i, walk.Next()) {
         out[i] = Fn{}(args.in[I].template data<T>()[walk.offset(static_cast<int>(I))]...);
       }
-    }(std::make_index_sequence<kInputs>{});
+    }
+    (std::make_index_sequence<kInputs>{});
   };
   const DType dtype = args.in[0].dtype();
   bool done = false;
@@ -92,7 +99,10 @@ absl::Status PointwiseReference(const ReferenceArgs& args) {
   if constexpr (kClass == kNumeric) done = VisitNumeric(dtype, run);
   if constexpr (kClass == kAnyType) done = VisitDType(dtype, run);
   if constexpr (kClass == kBoolean) {
-    if (dtype == DType::kBool) { run(TypeTag<bool>{}); done = true; }
+    if (dtype == DType::kBool) {
+      run(TypeTag<bool>{});
+      done = true;
+    }
   }
   return done ? absl::OkStatus()
               : Error(Reason::kDtypeUnsupported, absl::StrCat(DTypeName(dtype), " has no kernel"));
@@ -107,7 +117,8 @@ TileFn ScalarTile(absl::Span<const DType> in, DType out) {
         for (int64_t i = 0; i < n; ++i) {
           static_cast<T*>(dst)[i] = Fn{}(static_cast<const T*>(src[I])[i]...);
         }
-      }(std::make_index_sequence<kInputs>{});
+      }
+      (std::make_index_sequence<kInputs>{});
     };
   };
   for (DType d : in) {

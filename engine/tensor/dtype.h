@@ -41,39 +41,100 @@ inline bool IsInteger(DType d) {
          d != DType::kBfloat16;
 }
 
-template <typename T> struct DTypeOfT;
-template <> struct DTypeOfT<float> { static constexpr DType value = DType::kFloat; };
-template <> struct DTypeOfT<double> { static constexpr DType value = DType::kDouble; };
-template <> struct DTypeOfT<int8_t> { static constexpr DType value = DType::kInt8; };
-template <> struct DTypeOfT<uint8_t> { static constexpr DType value = DType::kUint8; };
-template <> struct DTypeOfT<int16_t> { static constexpr DType value = DType::kInt16; };
-template <> struct DTypeOfT<uint16_t> { static constexpr DType value = DType::kUint16; };
-template <> struct DTypeOfT<int32_t> { static constexpr DType value = DType::kInt32; };
-template <> struct DTypeOfT<uint32_t> { static constexpr DType value = DType::kUint32; };
-template <> struct DTypeOfT<int64_t> { static constexpr DType value = DType::kInt64; };
-template <> struct DTypeOfT<uint64_t> { static constexpr DType value = DType::kUint64; };
-template <> struct DTypeOfT<bool> { static constexpr DType value = DType::kBool; };
-template <typename T> inline constexpr DType kDTypeOf = DTypeOfT<T>::value;
+template <typename T>
+struct DTypeOfT;
+template <>
+struct DTypeOfT<float> {
+  static constexpr DType value = DType::kFloat;
+};
+template <>
+struct DTypeOfT<double> {
+  static constexpr DType value = DType::kDouble;
+};
+template <>
+struct DTypeOfT<int8_t> {
+  static constexpr DType value = DType::kInt8;
+};
+template <>
+struct DTypeOfT<uint8_t> {
+  static constexpr DType value = DType::kUint8;
+};
+template <>
+struct DTypeOfT<int16_t> {
+  static constexpr DType value = DType::kInt16;
+};
+template <>
+struct DTypeOfT<uint16_t> {
+  static constexpr DType value = DType::kUint16;
+};
+template <>
+struct DTypeOfT<int32_t> {
+  static constexpr DType value = DType::kInt32;
+};
+template <>
+struct DTypeOfT<uint32_t> {
+  static constexpr DType value = DType::kUint32;
+};
+template <>
+struct DTypeOfT<int64_t> {
+  static constexpr DType value = DType::kInt64;
+};
+template <>
+struct DTypeOfT<uint64_t> {
+  static constexpr DType value = DType::kUint64;
+};
+template <>
+struct DTypeOfT<bool> {
+  static constexpr DType value = DType::kBool;
+};
+template <typename T>
+inline constexpr DType kDTypeOf = DTypeOfT<T>::value;
 
-template <typename T> struct TypeTag { using type = T; };
+template <typename T>
+struct TypeTag {
+  using type = T;
+};
 
 // Calls fn(TypeTag<T>{}) with the C++ type of `dtype`; returns false, without a call, for FLOAT16,
 // BFLOAT16 and UNDEFINED, which have none.
 template <typename Fn>
 bool VisitDType(DType dtype, Fn&& fn) {
   switch (dtype) {
-    case DType::kFloat: fn(TypeTag<float>{}); return true;
-    case DType::kDouble: fn(TypeTag<double>{}); return true;
-    case DType::kInt8: fn(TypeTag<int8_t>{}); return true;
-    case DType::kUint8: fn(TypeTag<uint8_t>{}); return true;
-    case DType::kInt16: fn(TypeTag<int16_t>{}); return true;
-    case DType::kUint16: fn(TypeTag<uint16_t>{}); return true;
-    case DType::kInt32: fn(TypeTag<int32_t>{}); return true;
-    case DType::kUint32: fn(TypeTag<uint32_t>{}); return true;
-    case DType::kInt64: fn(TypeTag<int64_t>{}); return true;
-    case DType::kUint64: fn(TypeTag<uint64_t>{}); return true;
-    case DType::kBool: fn(TypeTag<bool>{}); return true;
-    default: return false;
+    case DType::kFloat:
+      fn(TypeTag<float>{});
+      return true;
+    case DType::kDouble:
+      fn(TypeTag<double>{});
+      return true;
+    case DType::kInt8:
+      fn(TypeTag<int8_t>{});
+      return true;
+    case DType::kUint8:
+      fn(TypeTag<uint8_t>{});
+      return true;
+    case DType::kInt16:
+      fn(TypeTag<int16_t>{});
+      return true;
+    case DType::kUint16:
+      fn(TypeTag<uint16_t>{});
+      return true;
+    case DType::kInt32:
+      fn(TypeTag<int32_t>{});
+      return true;
+    case DType::kUint32:
+      fn(TypeTag<uint32_t>{});
+      return true;
+    case DType::kInt64:
+      fn(TypeTag<int64_t>{});
+      return true;
+    case DType::kUint64:
+      fn(TypeTag<uint64_t>{});
+      return true;
+    case DType::kBool:
+      fn(TypeTag<bool>{});
+      return true;
+    default:
+      return false;
   }
 }
 

@@ -9,7 +9,8 @@ namespace gradwire {
 
 absl::StatusOr<Shape> Shape::Make(absl::Span<const int64_t> dims) {
   if (dims.size() > kMaxRank) {
-    return Error(Reason::kInvalidTensor, absl::StrCat("rank ", dims.size(), " is above ", kMaxRank));
+    return Error(Reason::kInvalidTensor,
+                 absl::StrCat("rank ", dims.size(), " is above ", kMaxRank));
   }
   int64_t product = 8;  // of the widest element, so that bytes fit too
   for (int64_t d : dims) {
@@ -63,10 +64,10 @@ bool BroadcastsTo(const Shape& from, const Shape& to) {
   return true;
 }
 
-int64_t TensorType::bytes() const {
-  return SaturatingMul(shape.num_elements(), DTypeBytes(dtype));
-}
+int64_t TensorType::bytes() const { return SaturatingMul(shape.num_elements(), DTypeBytes(dtype)); }
 
-std::string TensorType::ToString() const { return absl::StrCat(DTypeName(dtype), shape.ToString()); }
+std::string TensorType::ToString() const {
+  return absl::StrCat(DTypeName(dtype), shape.ToString());
+}
 
 }  // namespace gradwire

@@ -35,7 +35,7 @@ class Shape {
   const Dims& dims() const { return dims_; }
   operator absl::Span<const int64_t>() const { return dims_; }  // NOLINT: a Shape is its extents
   int64_t num_elements() const;
-  Dims Strides() const;  // row-major, in elements
+  Dims Strides() const;          // row-major, in elements
   std::string ToString() const;  // "[2,3]"
   bool operator==(const Shape& o) const { return dims_ == o.dims_; }
   bool operator!=(const Shape& o) const { return dims_ != o.dims_; }
@@ -53,7 +53,7 @@ bool BroadcastsTo(const Shape& from, const Shape& to);
 struct TensorType {
   DType dtype = DType::kUndefined;
   Shape shape;
-  int64_t bytes() const;  // saturates at INT64_MAX
+  int64_t bytes() const;         // saturates at INT64_MAX
   std::string ToString() const;  // "FLOAT[2,3]"
   bool operator==(const TensorType& o) const { return dtype == o.dtype && shape == o.shape; }
   bool operator!=(const TensorType& o) const { return !(*this == o); }

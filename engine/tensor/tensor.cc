@@ -10,8 +10,8 @@ constexpr size_t kAlignment = 64;
 
 std::shared_ptr<void> Allocate(int64_t bytes) {
   if (bytes < 0 || bytes > INT64_MAX - 64) return nullptr;
-  const size_t size = (std::max<size_t>(static_cast<size_t>(bytes), 1) + kAlignment - 1) /
-                      kAlignment * kAlignment;
+  const size_t size =
+      (std::max<size_t>(static_cast<size_t>(bytes), 1) + kAlignment - 1) / kAlignment * kAlignment;
   void* p = std::aligned_alloc(kAlignment, size);
   if (p == nullptr) return nullptr;
   std::memset(p, 0, size);

@@ -36,7 +36,9 @@ class TensorView {
     return size == 0 || reinterpret_cast<uintptr_t>(data_) % static_cast<uintptr_t>(size) == 0;
   }
   template <typename T>
-  const T* data() const { return static_cast<const T*>(data_); }
+  const T* data() const {
+    return static_cast<const T*>(data_);
+  }
 
  private:
   TensorType type_;
@@ -65,9 +67,13 @@ class Tensor {
   const void* raw() const { return data_.get(); }
   void* mutable_raw() { return data_.get(); }
   template <typename T>
-  const T* data() const { return static_cast<const T*>(raw()); }
+  const T* data() const {
+    return static_cast<const T*>(raw());
+  }
   template <typename T>
-  T* mutable_data() { return static_cast<T*>(mutable_raw()); }
+  T* mutable_data() {
+    return static_cast<T*>(mutable_raw());
+  }
   operator TensorView() const { return TensorView(type_, raw()); }  // NOLINT
   // Same type and same bytes (so NaN equals NaN, and 0 differs from -0).
   bool operator==(const Tensor& o) const;

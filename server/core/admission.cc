@@ -51,8 +51,8 @@ int64_t CgroupLimit() {
     }
     const std::vector<std::string> controllers = absl::StrSplit(parts[1], ',');
     if (std::find(controllers.begin(), controllers.end(), "memory") != controllers.end()) {
-      lowest = std::min(
-          lowest, LowestLimit("/sys/fs/cgroup/memory", parts[2], "memory.limit_in_bytes"));
+      lowest =
+          std::min(lowest, LowestLimit("/sys/fs/cgroup/memory", parts[2], "memory.limit_in_bytes"));
     }
   }
   return lowest;
@@ -107,7 +107,9 @@ bool Admission::Take(int64_t bytes) {
 }
 
 Workspace::Workspace(Admission* admission, int64_t keep_bytes)
-    : admission_(admission), keep_bytes_(keep_bytes), memory_(admission),
+    : admission_(admission),
+      keep_bytes_(keep_bytes),
+      memory_(admission),
       arena_(std::make_unique<Arena>()) {}
 
 absl::Status Workspace::Admit(int64_t bytes) {

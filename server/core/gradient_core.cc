@@ -78,11 +78,11 @@ absl::Status GradientCore::Evaluate(const v1::EvaluateRequest& request,
                                     v1::EvaluateResponse* response, Call& call) {
   return Compute(request, call, [&](Pipeline& p) -> absl::Status {
     GW_RETURN_IF_ERROR(p.Load());
-    GW_RETURN_IF_ERROR(p.Prepare(
-        {.kind = Computation::kValue, .outputs = Unique(request.outputs()), .wrt = {}}));
-    return p.Run([&](Role, const std::string& name,
-                     int) { return &(*response->mutable_outputs())[name]; },
-                 response->mutable_info());
+    GW_RETURN_IF_ERROR(
+        p.Prepare({.kind = Computation::kValue, .outputs = Unique(request.outputs()), .wrt = {}}));
+    return p.Run(
+        [&](Role, const std::string& name, int) { return &(*response->mutable_outputs())[name]; },
+        response->mutable_info());
   });
 }
 
@@ -107,8 +107,8 @@ absl::Status GradientCore::ComputeVjp(const v1::ComputeVjpRequest& request,
   return Compute(request, call, [&](Pipeline& p) -> absl::Status {
     p.AddVectors("cotangents", request.cotangents());
     GW_RETURN_IF_ERROR(p.Load());
-    GW_RETURN_IF_ERROR(p.Prepare(
-        {.kind = Computation::kVjp, .outputs = {}, .wrt = Unique(request.wrt())}));
+    GW_RETURN_IF_ERROR(
+        p.Prepare({.kind = Computation::kVjp, .outputs = {}, .wrt = Unique(request.wrt())}));
     GW_RETURN_IF_ERROR(p.CheckVectorNames(p.prepared().outputs, Reason::kUnknownOutput));
     AddEmpty(request.cotangents_size(), response->mutable_gradients());
     return p.Run(
@@ -128,14 +128,13 @@ absl::Status GradientCore::ComputeJvp(const v1::ComputeJvpRequest& request,
     GW_RETURN_IF_ERROR(p.Load());
     const std::vector<std::string> names = p.NamesOfVectors();
     GW_RETURN_IF_ERROR(CheckTangentNames(p, names));
-    GW_RETURN_IF_ERROR(p.Prepare(
-        {.kind = Computation::kJvp, .outputs = Unique(request.outputs()), .wrt = names}));
+    GW_RETURN_IF_ERROR(
+        p.Prepare({.kind = Computation::kJvp, .outputs = Unique(request.outputs()), .wrt = names}));
     AddEmpty(request.tangents_size(), response->mutable_tangents());
     return p.Run(
         [&](Role role, const std::string& name, int k) {
-          return role == Role::kTangent
-                     ? &(*response->mutable_tangents(k)->mutable_tensors())[name]
-                     : &(*response->mutable_outputs())[name];
+          return role == Role::kTangent ? &(*response->mutable_tangents(k)->mutable_tensors())[name]
+                                        : &(*response->mutable_outputs())[name];
         },
         response->mutable_info());
   });
@@ -146,7 +145,8 @@ absl::Status GradientCore::ComputeHvp(const v1::ComputeHvpRequest& request,
   return Compute(request, call, [&](Pipeline& p) -> absl::Status {
     const bool of_cotangents = request.has_cotangents();
     if (of_cotangents && !request.output().empty()) {
-      return Error(Reason::kInvalidSpec, "output and cotangents are both set: expected one of them");
+      return Error(Reason::kInvalidSpec,
+                   "output and cotangents are both set: expected one of them");
     }
     p.AddVectors("vectors", request.vectors());
     if (of_cotangents) p.AddSharedCotangents(request.cotangents());
@@ -163,8 +163,10 @@ absl::Status GradientCore::ComputeHvp(const v1::ComputeHvpRequest& request,
           switch (role) {
             case Role::kProduct:
               return &(*response->mutable_products(k)->mutable_tensors())[name];
-            case Role::kGradient: return &(*response->mutable_gradients())[name];
-            default: return response->mutable_value();
+            case Role::kGradient:
+              return &(*response->mutable_gradients())[name];
+            default:
+              return response->mutable_value();
           }
         },
         response->mutable_info()));

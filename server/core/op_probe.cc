@@ -11,8 +11,8 @@
 namespace gradwire::server {
 namespace {
 
-constexpr DType kAllTypes[] = {DType::kFloat,   DType::kUint8,  DType::kInt8,  DType::kUint16,
-                               DType::kInt16,   DType::kInt32,  DType::kInt64, DType::kBool,
+constexpr DType kAllTypes[] = {DType::kFloat,   DType::kUint8,  DType::kInt8,   DType::kUint16,
+                               DType::kInt16,   DType::kInt32,  DType::kInt64,  DType::kBool,
                                DType::kFloat16, DType::kDouble, DType::kUint32, DType::kUint64,
                                DType::kBfloat16};
 
@@ -64,8 +64,12 @@ ModelValue AddValue(Model& model, const std::string& name) {
 Probe MakeProbe(const OpDef& op, const OnnxBinding& binding, const Sample& sample, DType dtype,
                 int opset) {
   Probe p;
-  ModelNode node = {.op = &op, .binding = &binding, .attrs = sample.attrs, .inputs = {},
-                    .outputs = {}, .opset = opset};
+  ModelNode node = {.op = &op,
+                    .binding = &binding,
+                    .attrs = sample.attrs,
+                    .inputs = {},
+                    .outputs = {},
+                    .opset = opset};
   for (size_t i = 0; i < sample.inputs.size(); ++i) {
     const SampleInput& input = sample.inputs[i];
     if (input.absent) {
@@ -91,8 +95,7 @@ Probe MakeProbe(const OpDef& op, const OnnxBinding& binding, const Sample& sampl
     p.model.outputs.push_back(node.outputs.back());
   }
   p.model.nodes.push_back(std::move(node));
-  p.model.origins =
-      std::make_shared<const std::vector<std::string>>(1, std::string(binding.name));
+  p.model.origins = std::make_shared<const std::vector<std::string>>(1, std::string(binding.name));
   return p;
 }
 

@@ -29,9 +29,8 @@ absl::Status WithoutPlace(const absl::Status& status, absl::string_view where) {
   if (!absl::ConsumePrefix(&message, where)) return status;
   absl::ConsumePrefix(&message, ": ");
   absl::Status out(status.code(), message);
-  status.ForEachPayload([&out](absl::string_view url, const absl::Cord& payload) {
-    out.SetPayload(url, payload);
-  });
+  status.ForEachPayload(
+      [&out](absl::string_view url, const absl::Cord& payload) { out.SetPayload(url, payload); });
   return out;
 }
 
@@ -68,7 +67,10 @@ bool HasUnknownFields(const google::protobuf::Message& message) {
 }
 
 Pipeline::Pipeline(Engine& engine, int64_t max_message_bytes, Call& call, const Parts& parts)
-    : engine_(engine), max_message_bytes_(max_message_bytes), call_(call), parts_(parts),
+    : engine_(engine),
+      max_message_bytes_(max_message_bytes),
+      call_(call),
+      parts_(parts),
       seed_{static_cast<int64_t>(parts.options->seed()), 0} {
   call_.queue_time = absl::Now() - call_.arrival;
   Decode(*parts_.inputs, "inputs", &inputs_);
@@ -154,7 +156,8 @@ absl::Status Pipeline::Load() {
     case v1::Model::kExpression:
       loaded = engine_.LoadModel(ModelFormat::kFormula, parts_.model->expression(), inputs_);
       break;
-    case v1::Model::SOURCE_NOT_SET: break;
+    case v1::Model::SOURCE_NOT_SET:
+      break;
   }
   GW_RETURN_IF_ERROR(loaded.status());
   loaded_ = *std::move(loaded);
@@ -174,14 +177,24 @@ std::vector<std::string> Pipeline::NamesOfVectors() const {
 
 absl::Status Pipeline::Prepare(Computation computation) {
   switch (parts_.options->mode()) {
-    case v1::ComputeOptions::Mode::TRAIN: computation.mode = Mode::kTrain; break;
-    case v1::ComputeOptions::Mode::EVAL: computation.mode = Mode::kEval; break;
-    default: computation.mode = Mode::kAsGraph;
+    case v1::ComputeOptions::Mode::TRAIN:
+      computation.mode = Mode::kTrain;
+      break;
+    case v1::ComputeOptions::Mode::EVAL:
+      computation.mode = Mode::kEval;
+      break;
+    default:
+      computation.mode = Mode::kAsGraph;
   }
   switch (parts_.options->precision()) {
-    case v1::ComputeOptions::Precision::FLOAT: computation.precision = Precision::kFloat; break;
-    case v1::ComputeOptions::Precision::DOUBLE: computation.precision = Precision::kDouble; break;
-    default: computation.precision = Precision::kAsGraph;
+    case v1::ComputeOptions::Precision::FLOAT:
+      computation.precision = Precision::kFloat;
+      break;
+    case v1::ComputeOptions::Precision::DOUBLE:
+      computation.precision = Precision::kDouble;
+      break;
+    default:
+      computation.precision = Precision::kAsGraph;
   }
   if (call_.cancel != nullptr) GW_RETURN_IF_ERROR(call_.cancel->Poll());
   const absl::Time start = absl::Now();
@@ -195,10 +208,9 @@ void Pipeline::ListOutputs() {
   const bool reverse = vectors_.field == "cotangents";
   for (const SignatureEntry& entry : prepared_.program->signature().outputs) {
     auto [role, name] = RoleOf(entry.name);
-    const bool per_vector = role == Role::kProduct || role == Role::kTangent ||
-                            (role == Role::kGradient && reverse);
-    outputs_.push_back(
-        {role, std::move(name), per_vector, hides_values_ && role == Role::kOutput});
+    const bool per_vector =
+        role == Role::kProduct || role == Role::kTangent || (role == Role::kGradient && reverse);
+    outputs_.push_back({role, std::move(name), per_vector, hides_values_ && role == Role::kOutput});
   }
   hidden_.resize(outputs_.size());
 }
@@ -386,7 +398,8 @@ void Pipeline::BindOutputs(int k, Route route, Bindings* bindings) {
   }
 }
 
-// A result of each vector that depends on none (a gradient that is constant zero) was computed once.
+// A result of each vector that depends on none (a gradient that is constant zero) was computed
+// once.
 void Pipeline::CopySharedResults(int k, Route route) {
   const auto& entries = prepared_.program->signature().outputs;
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -449,8 +462,8 @@ v1::Tensor Pipeline::SharedCotangentSum() const {
       sum += ElementAsDouble(cotangent->second, j) * ElementAsDouble(y, j);
     }
   }
-  v1::Tensor out = codec::ToProto(all_float ? Tensor::Scalar(static_cast<float>(sum))
-                                            : Tensor::Scalar(sum));
+  v1::Tensor out =
+      codec::ToProto(all_float ? Tensor::Scalar(static_cast<float>(sum)) : Tensor::Scalar(sum));
   if (readable()) codec::MakeReadable(&out);
   return out;
 }

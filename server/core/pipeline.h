@@ -96,8 +96,8 @@ class Pipeline {
 
   void Decode(const TensorProtos& tensors, const std::string& field, NamedViews* views);
   absl::Status CheckOptions() const;
-  void CheckVectorTypes(const std::string& where, const NamedViews& views,
-                        absl::string_view prefix, Problems* problems) const;
+  void CheckVectorTypes(const std::string& where, const NamedViews& views, absl::string_view prefix,
+                        Problems* problems) const;
   int num_vectors() const { return vectors_.views.empty() ? 1 : int(vectors_.views.size()); }
   bool readable() const { return parts_.options->readable(); }
 

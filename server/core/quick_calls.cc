@@ -23,10 +23,10 @@ uint64_t Key(const google::protobuf::Map<std::string, v1::Tensor>& tensors) {
   uint64_t sum = tensors.size();
   for (const auto& [name, tensor] : tensors) {
     uint64_t one = absl::HashOf(name, static_cast<int>(tensor.data_type()), tensor.values_size(),
-                          absl::MakeConstSpan(tensor.shape().data(), tensor.shape_size()));
+                                absl::MakeConstSpan(tensor.shape().data(), tensor.shape_size()));
     if (!HoldsFloats(tensor)) {
       one = absl::HashOf(one, tensor.data(),
-                   absl::MakeConstSpan(tensor.values().data(), tensor.values_size()));
+                         absl::MakeConstSpan(tensor.values().data(), tensor.values_size()));
     }
     sum += one;
   }
@@ -54,7 +54,8 @@ uint64_t KeyOf(int method, const Request& request, const Parts&... own) {
                               : model.has_text() ? model.text()
                                                  : model.expression();
   return absl::HashOf(method, static_cast<int>(model.source_case()), source, Key(request.inputs()),
-                static_cast<int>(options.mode()), static_cast<int>(options.precision()), own...) |
+                      static_cast<int>(options.mode()), static_cast<int>(options.precision()),
+                      own...) |
          1;
 }
 

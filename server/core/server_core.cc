@@ -64,7 +64,8 @@ std::vector<v1::OpCapability> DescribeOps(const OpRegistry& registry) {
   const auto key = [](const v1::OpCapability& row) {
     return std::make_tuple(row.domain(), row.name(), row.first_opset());
   };
-  std::sort(out.begin(), out.end(), [&key](const auto& a, const auto& b) { return key(a) < key(b); });
+  std::sort(out.begin(), out.end(),
+            [&key](const auto& a, const auto& b) { return key(a) < key(b); });
   return out;
 }
 

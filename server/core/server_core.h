@@ -2,9 +2,9 @@
 //
 // ServerCore: the rpcs of ServerService without their transport.
 //
-// What ops can do is computed from the op table, by trying: each op is imported at each of its opset
-// ranges with each element type, and differentiated both ways. So the answer cannot differ from what
-// the engine does.
+// What ops can do is computed from the op table, by trying: each op is imported at each of its
+// opset ranges with each element type, and differentiated both ways. So the answer cannot differ
+// from what the engine does.
 //
 //   ServerCore core(&engine, {.limits = limits, .workers = 2, .threads = 2});
 //   v1::Capabilities capabilities;
@@ -56,7 +56,8 @@ class ServerCore {
   v1::Capabilities capabilities_;
 };
 
-// The rows of `registry`, one for each ONNX name and opset range; ordered by domain, name and opset.
+// The rows of `registry`, one for each ONNX name and opset range; ordered by domain, name and
+// opset.
 std::vector<v1::OpCapability> DescribeOps(const OpRegistry& registry);
 
 }  // namespace gradwire::server

@@ -62,9 +62,8 @@ Workers::~Workers() { Stop(); }
 absl::Status Workers::Submit(Job job) {
   absl::MutexLock lock(&mutex_);
   if (stopping_ || static_cast<int>(queue_.size()) >= options_.queue_limit) {
-    return Error(Reason::kQueueFull,
-                 absl::StrCat("too many calls are waiting: ", queue_.size(), ", the limit is ",
-                              options_.queue_limit));
+    return Error(Reason::kQueueFull, absl::StrCat("too many calls are waiting: ", queue_.size(),
+                                                  ", the limit is ", options_.queue_limit));
   }
   queue_.push_back(std::move(job));
   return absl::OkStatus();

@@ -2,7 +2,8 @@
 //
 // Workers    a fixed number of threads that compute, each with a Workspace of its own, behind one
 //            bounded queue. gRPC threads never compute more than a few microseconds.
-// CpuGate    how Programs share the processors: one that runs on a team of n waits until n are free.
+// CpuGate    how Programs share the processors: one that runs on a team of n waits until n are
+// free.
 //            So small Programs run side by side, one per worker, and a large one takes the team.
 //
 //   Workers workers({.workers = 2, .cpus = 2, .queue_limit = 256, .admission = &admission});

@@ -35,9 +35,9 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text) {
     absl::ConsumePrefix(&rest, "//");
     out = {.unix_socket = true, .host = std::string(rest), .port = 0, .loopback = true};
     if (!rest.empty() && rest.size() < sizeof(sockaddr_un::sun_path)) return out;
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", text, "\": the path of a Unix socket has 1 to ",
-                     sizeof(sockaddr_un::sun_path) - 1, " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat("\"", text,
+                                                   "\": the path of a Unix socket has 1 to ",
+                                                   sizeof(sockaddr_un::sun_path) - 1, " bytes"));
   }
   const size_t colon = text.rfind(':');
   const absl::string_view host = text.substr(0, colon == absl::string_view::npos ? 0 : colon);

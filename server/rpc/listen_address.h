@@ -11,8 +11,8 @@ namespace gradwire::rpc {
 
 struct ListenAddress {
   bool unix_socket = false;
-  std::string host;  // as written: "127.0.0.1", "[::1]"; the path of a socket
-  int port = 0;      // 0 takes a free one
+  std::string host;       // as written: "127.0.0.1", "[::1]"; the path of a socket
+  int port = 0;           // 0 takes a free one
   bool loopback = false;  // nobody outside this machine reaches it
 
   // As gRPC takes it, with `port` in place of the one that was asked for.

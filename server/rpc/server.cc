@@ -92,7 +92,8 @@ void SetChannelArguments(const ServerOptions& options, grpc::ServerBuilder* buil
 
 struct Server::State {
   explicit State(const ServerOptions& o)
-      : options(WithDefaults(o)), admission(options.memory_limit_bytes),
+      : options(WithDefaults(o)),
+        admission(options.memory_limit_bytes),
         engine({.threads = options.threads,
                 .max_nodes = options.max_nodes,
                 .self_check = options.self_check,
@@ -217,8 +218,7 @@ void Server::Stop() {
   state_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownGrace));
   state_->grpc_server->Wait();
   state_->grpc_server.reset();
-  Log(LogLevel::kInfo, "stopped",
-      {{"drain_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});
+  Log(LogLevel::kInfo, "stopped", {{"drain_ms", absl::ToInt64Milliseconds(absl::Now() - start)}});
 }
 
 }  // namespace gradwire::rpc

@@ -2,9 +2,9 @@
 //
 // Server: Gradwire's services on gRPC, from the engine to the port.
 //
-//   GW_ASSIGN_OR_RETURN(std::unique_ptr<Server> server, Server::Start({.listen = {"127.0.0.1:0"}}));
-//   std::cout << server->addresses()[0];   // "127.0.0.1:40123"
-//   server->Stop();                        // drains
+//   GW_ASSIGN_OR_RETURN(std::unique_ptr<Server> server, Server::Start({.listen =
+//   {"127.0.0.1:0"}})); std::cout << server->addresses()[0];   // "127.0.0.1:40123" server->Stop();
+//   // drains
 //
 // Serves gradwire.v1.GradientService and gradwire.v1.ServerService, grpc.health.v1 (overall and for
 // each of them) and reflection. Compressed requests are refused: this gRPC inflates them before it

@@ -49,11 +49,15 @@ grpc::Status ToGrpc(const absl::Status& status) {
 UnaryCall::UnaryCall(const Environment& environment, const std::string& method,
                      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                      grpc::ByteBuffer* response)
-    : environment_(environment), method_(method), context_(context),
+    : environment_(environment),
+      method_(method),
+      context_(context),
       // The buffer is this call's own; gRPC declares it const for handlers that only read it. It is
       // freed as soon as it is parsed.
-      request_bytes_(const_cast<grpc::ByteBuffer*>(request)), response_bytes_(response),
-      request_size_(static_cast<int64_t>(request->Length())), cancel_(DeadlineOf(*context)),
+      request_bytes_(const_cast<grpc::ByteBuffer*>(request)),
+      response_bytes_(response),
+      request_size_(static_cast<int64_t>(request->Length())),
+      cancel_(DeadlineOf(*context)),
       arena_(WithBlock(arena_block_, sizeof(arena_block_))) {
   call_.cancel = &cancel_;
   call_.memory = server::Reservation(environment.admission);

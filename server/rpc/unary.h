@@ -1,5 +1,5 @@
-// The shell around every unary rpc: admission, deadline and cancellation, the choice of a thread, and
-// status and reply on the way back. An rpc is a row:
+// The shell around every unary rpc: admission, deadline and cancellation, the choice of a thread,
+// and status and reply on the way back. An rpc is a row:
 //
 //   auto service = std::make_unique<UnaryService>(&environment, "gradwire.v1.GradientService");
 //   service->Add("Evaluate", &core, &GradientCore::Evaluate);
@@ -85,7 +85,9 @@ class TypedUnaryCall final : public UnaryCall {
   using Method = absl::Status (Core::*)(const Request&, Response*, server::Call&);
   template <typename... Args>
   TypedUnaryCall(Core* core, Method method, Args&&... args)
-      : UnaryCall(std::forward<Args>(args)...), core_(*core), run_(method),
+      : UnaryCall(std::forward<Args>(args)...),
+        core_(*core),
+        run_(method),
         request_(google::protobuf::Arena::CreateMessage<Request>(&arena())),
         response_(google::protobuf::Arena::CreateMessage<Response>(&arena())) {}
 
@@ -99,7 +101,9 @@ class TypedUnaryCall final : public UnaryCall {
     return rpc::Parse(bytes, request_);
   }
   bool IsQuick(server::Call& call) override { return core_.IsQuick(*request_, call); }
-  absl::Status Run(server::Call& call) override { return (core_.*run_)(*request_, response_, call); }
+  absl::Status Run(server::Call& call) override {
+    return (core_.*run_)(*request_, response_, call);
+  }
   const google::protobuf::Message& response() const override { return *response_; }
 
   Core& core_;

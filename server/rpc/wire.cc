@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status.h"
+#include "google/protobuf/arena.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/wire_format_lite.h"
@@ -79,8 +80,11 @@ bool ReadModel(CodedInputStream* in, v1::Model* model) {
 }
 
 // An entry {key = 1, value = 2} of the map.
-bool ReadEntry(CodedInputStream* in, TensorProtos* inputs) {
-  v1::Tensor value;
+bool ReadEntry(CodedInputStream* in, google::protobuf::Arena* arena, TensorProtos* inputs) {
+  // On the map's own arena: from anywhere else a move would copy.
+  const bool on_heap = arena == nullptr;
+  v1::Tensor local;
+  v1::Tensor& value = on_heap ? local : *google::protobuf::Arena::CreateMessage<v1::Tensor>(arena);
   std::string name;
   while (const uint32_t tag = in->ReadTag()) {
     const int field = Wire::GetTagFieldNumber(tag);
@@ -119,7 +123,8 @@ absl::Status ParseLarge(grpc::ByteBuffer* buffer, Message* request, v1::Model* m
     ok = reader.status().ok() && ReadFields(&in, request, [&](int field, bool* taken) {
            *taken = field == model_field || field == inputs_field;
            if (field == model_field) return ReadSized(&in, [&] { return ReadModel(&in, model); });
-           if (field == inputs_field) return ReadSized(&in, [&] { return ReadEntry(&in, inputs); });
+           if (field == inputs_field)
+             return ReadSized(&in, [&] { return ReadEntry(&in, request->GetArena(), inputs); });
            return true;
          });
   }
@@ -129,8 +134,7 @@ absl::Status ParseLarge(grpc::ByteBuffer* buffer, Message* request, v1::Model* m
 
 absl::Status Serialize(const Message& response, grpc::ByteBuffer* buffer) {
   bool own;
-  const grpc::Status status =
-      grpc::SerializationTraits<Message>::Serialize(response, buffer, &own);
+  const grpc::Status status = grpc::SerializationTraits<Message>::Serialize(response, buffer, &own);
   return status.ok() ? absl::OkStatus() : absl::InternalError(status.error_message());
 }
 

@@ -1,5 +1,5 @@
-// Messages in and out of gRPC's byte buffers, on whatever thread is free, with no copy beyond the one
-// that protobuf makes.
+// Messages in and out of gRPC's byte buffers, on whatever thread is free, with no copy beyond the
+// one that protobuf makes.
 #ifndef GRADWIRE_SERVER_RPC_WIRE_H_
 #define GRADWIRE_SERVER_RPC_WIRE_H_
 
@@ -16,8 +16,8 @@ namespace gradwire::rpc {
 
 using TensorProtos = google::protobuf::Map<std::string, v1::Tensor>;
 
-// Above this many bytes protobuf no longer trusts a length it reads: it grows a string step by step,
-// and so holds a large one twice. Larger requests are read by ParseLarge.
+// Above this many bytes protobuf no longer trusts a length it reads: it grows a string step by
+// step, and so holds a large one twice. Larger requests are read by ParseLarge.
 inline constexpr size_t kLargeRequestBytes = 50'000'000;
 
 // Parses a request and frees the buffer. INVALID_SPEC where the bytes are no such message.

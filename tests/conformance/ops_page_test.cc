@@ -19,9 +19,8 @@ TEST(OpsPageTest, IsUpToDate) {
   std::ifstream file(path);
   std::stringstream got;
   got << file.rdbuf();
-  EXPECT_EQ(got.str(), want)
-      << "docs/ops.md differs from the op table. To write it anew:\n"
-         "  GRADWIRE_UPDATE_DOCS=1 ctest --preset dev -R OpsPageTest";
+  EXPECT_EQ(got.str(), want) << "docs/ops.md differs from the op table. To write it anew:\n"
+                                "  GRADWIRE_UPDATE_DOCS=1 ctest --preset dev -R OpsPageTest";
 }
 
 TEST(OpsPageTest, ClipsToTheOpsetsThatImportReads) {

@@ -28,20 +28,19 @@ struct SoftcubeFn {
 };
 
 const OpDef kSoftcubeOp = PointwiseOp<kFloating, 1>(
-    SoftcubeFn{},
-    {
-        .name = "Softcube",
-        .doc = "`x^3 / (1 + x^2)`: a cube near 0, the identity far away.",
-        .derivative = Elementwise{[](GraphBuilder& b, const NodeView& n, int) {
-          const ValueId x = n.in[0], one = b.ScalarLike(x, 1);
-          const ValueId r = Reciprocal(b, Add(b, one, Mul(b, x, x)));
-          // 1 + (x^2 - 1) / (1 + x^2)^2
-          return Add(b, one, Mul(b, Sub(b, Mul(b, x, x), one), Mul(b, r, r)));
-        }},
-        .lowering = Pointwise{ScalarTile<SoftcubeFn, 1>},
-        .onnx = {{.name = "Softcube", .domain = "gradwire"}},
-        .domain = {.low = -3, .high = 3},
-    });
+    SoftcubeFn{}, {
+                      .name = "Softcube",
+                      .doc = "`x^3 / (1 + x^2)`: a cube near 0, the identity far away.",
+                      .derivative = Elementwise{[](GraphBuilder& b, const NodeView& n, int) {
+                        const ValueId x = n.in[0], one = b.ScalarLike(x, 1);
+                        const ValueId r = Reciprocal(b, Add(b, one, Mul(b, x, x)));
+                        // 1 + (x^2 - 1) / (1 + x^2)^2
+                        return Add(b, one, Mul(b, Sub(b, Mul(b, x, x), one), Mul(b, r, r)));
+                      }},
+                      .lowering = Pointwise{ScalarTile<SoftcubeFn, 1>},
+                      .onnx = {{.name = "Softcube", .domain = "gradwire"}},
+                      .domain = {.low = -3, .high = 3},
+                  });
 // [toy op]
 
 OpRegistry WithToy() {
@@ -110,8 +109,8 @@ TEST(ToyOpTest, PassesTheChecksOfEveryRow) {
 
 TEST(ToyOpTest, FailsTheChecksWithAWrongDerivative) {
   OpDef wrong = kSoftcubeOp;
-  wrong.derivative = Elementwise{
-      [](GraphBuilder& b, const NodeView& n, int) { return b.ScalarLike(n.in[0], 1); }};
+  wrong.derivative =
+      Elementwise{[](GraphBuilder& b, const NodeView& n, int) { return b.ScalarLike(n.in[0], 1); }};
   EXPECT_FALSE(Conformance().CheckRow(wrong).failures.empty());
 }
 

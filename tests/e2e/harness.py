@@ -37,7 +37,7 @@ class Server:
 
     def __init__(self, *flags):
         self.process = subprocess.Popen(
-            [BIN / "gradwire-server", "--listen=127.0.0.1:0", *flags],
+            [BIN / "gradwire-server", "--listen=127.0.0.1:0", "--log-level=warning", *flags],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment())
         ready, _, _ = select.select([self.process.stdout], [], [], READY_SECONDS)
         line = self.process.stdout.readline() if ready else ""

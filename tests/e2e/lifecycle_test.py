@@ -10,7 +10,7 @@ STUBS = harness.generate_stubs()
 from gradwire.v1 import gradient_service_pb2, gradient_service_pb2_grpc, model_pb2, tensor_pb2
 
 
-def slow_request(extent=1000, products=6):
+def slow_request(extent=1000, products=12):
     ones = array.array("d", [1.0]) * (extent * extent)
     return gradient_service_pb2.EvaluateRequest(
         model=model_pb2.Model(expression="sum(" + "@".join(["a"] * (products + 1)) + ")"),

@@ -12,7 +12,8 @@ class NewcomerTest(harness.ServerTestCase):
     def test_first_gradient_stands_in_the_readme(self):
         code = (harness.SOURCE / "examples/first_gradient.cc").read_text()
         readme = (harness.SOURCE / "README.md").read_text()
-        shown = re.search(r"<!-- first_gradient\.cc -->\n```cpp\n(.*?)```\n<!-- end -->", readme, re.DOTALL)
+        shown = re.search(r"<!-- first_gradient begin -->\n```cpp\n(.*?)```\n"
+                          r"<!-- first_gradient end -->", readme, re.DOTALL)
         self.assertIsNotNone(shown, "the README has no example between its markers")
         self.assertEqual(shown.group(1), code)
 

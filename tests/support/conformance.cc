@@ -28,7 +28,8 @@ std::vector<ValueId> OutputValues(const Graph& graph) {
 class GuardedBuffer {
  public:
   GuardedBuffer(TensorType type, uint8_t poison)
-      : type_(std::move(type)), bytes_(static_cast<size_t>(type_.bytes())),
+      : type_(std::move(type)),
+        bytes_(static_cast<size_t>(type_.bytes())),
         storage_(TensorType{DType::kUint8, {static_cast<int64_t>(bytes_ + 2 * kGuardBytes)}}) {
     std::memset(storage_.mutable_raw(), poison, bytes_ + 2 * kGuardBytes);
     std::memset(storage_.mutable_raw(), kGuard, kGuardBytes);
@@ -64,9 +65,9 @@ absl::StatusOr<Values> RunNodeGuarded(const Graph& graph, const Node& node,
   Values values;
   for (GuardedBuffer& buffer : buffers) {
     if (!buffer.GuardsHold()) {
-      return absl::InternalError(
-          absl::StrCat("the reference of ", node.op->name, " writes past its output ",
-                       types[values.size()].ToString()));
+      return absl::InternalError(absl::StrCat("the reference of ", node.op->name,
+                                              " writes past its output ",
+                                              types[values.size()].ToString()));
     }
     values.push_back(buffer.Take());
   }
@@ -111,9 +112,8 @@ class RowChecker {
   void Run() {
     recorder_.Enter(std::string(op_.name));
     const std::vector<CasePlan> plans = PlanCases(op_);
-    recorder_.Check(!plans.empty(), "cases", [] {
-      return "neither its type rule nor its samples give a case";
-    });
+    recorder_.Check(!plans.empty(), "cases",
+                    [] { return "neither its type rule nor its samples give a case"; });
     if (GetsGeneratedShapes(op_)) {
       recorder_.Check(AdmitsGenerated(op_, DType::kFloat) == AdmitsGenerated(op_, DType::kDouble),
                       "types", [] { return "FLOAT and DOUBLE are not treated alike"; });
@@ -212,7 +212,8 @@ Tolerance ToleranceFor(const Graph& graph) {
   const auto nodes = std::count_if(graph.nodes().begin(), graph.nodes().end(), counts);
   bool pointwise = true;
   for (const Node& node : graph.nodes()) {
-    pointwise = pointwise && (!counts(node) || std::holds_alternative<Pointwise>(node.op->lowering));
+    pointwise =
+        pointwise && (!counts(node) || std::holds_alternative<Pointwise>(node.op->lowering));
   }
   if (nodes <= 1 && pointwise) return {4, true};
   return {64, false};
@@ -324,8 +325,7 @@ Values CheckExecution(const Graph& graph, const NamedViews& inputs, const Compil
       const std::string difference =
           Difference((*got)[i], (*want)[i], fast ? ToleranceFor(graph) : exact);
       recorder.Check(difference.empty(), what, [&] {
-        return absl::StrCat(graph.outputs()[i].name, " ", difference, "\n",
-                            PrintGraph(graph, 20));
+        return absl::StrCat(graph.outputs()[i].name, " ", difference, "\n", PrintGraph(graph, 20));
       });
     }
   }

@@ -63,8 +63,8 @@ class Recorder {
 };
 
 // What is compiled in the tests: with fast kernels, or the oracle.
-using CompileFn = std::function<absl::StatusOr<std::shared_ptr<const Program>>(const Graph&,
-                                                                                bool fast)>;
+using CompileFn =
+    std::function<absl::StatusOr<std::shared_ptr<const Program>>(const Graph&, bool fast)>;
 
 // By name, in the order of the graph's outputs.
 using Values = std::vector<Tensor>;

@@ -128,8 +128,8 @@ class DerivativeChecker {
     absl::StatusOr<Graph> vjp = Vjp(case_.graph, case_.wrt);
     absl::StatusOr<Graph> jvp = Jvp(case_.graph, case_.wrt);
     absl::StatusOr<Graph> hvp = Hvp(case_.graph, "", case_.wrt);
-    const bool made = recorder_.Check(vjp.status(), "Vjp") &
-                      recorder_.Check(jvp.status(), "Jvp") & recorder_.Check(hvp.status(), "Hvp");
+    const bool made = recorder_.Check(vjp.status(), "Vjp") & recorder_.Check(jvp.status(), "Jvp") &
+                      recorder_.Check(hvp.status(), "Hvp");
     if (!made) return false;
     vjp_ = *std::move(vjp);
     jvp_ = *std::move(jvp);
@@ -219,9 +219,8 @@ class DerivativeChecker {
         return;
       }
     }
-    recorder_.Check(false, what, [&] {
-      return absl::StrCat("is ", derivative, ", differences give ", best);
-    });
+    recorder_.Check(false, what,
+                    [&] { return absl::StrCat("is ", derivative, ", differences give ", best); });
   }
 
   template <typename Name>
@@ -249,10 +248,8 @@ class DerivativeChecker {
   void CompareAdjoint() {
     Point point(case_.inputs);
     SetInputs(point, 0);
-    absl::StatusOr<Values> pushed =
-        Evaluate(jvp_, point.views(), NamesOf(outputs_, TangentName));
-    absl::StatusOr<Values> pulled =
-        Evaluate(vjp_, point.views(), NamesOf(case_.wrt, GradientName));
+    absl::StatusOr<Values> pushed = Evaluate(jvp_, point.views(), NamesOf(outputs_, TangentName));
+    absl::StatusOr<Values> pulled = Evaluate(vjp_, point.views(), NamesOf(case_.wrt, GradientName));
     if (!recorder_.Check(pushed.status(), "jvp") || !recorder_.Check(pulled.status(), "vjp")) {
       return;
     }

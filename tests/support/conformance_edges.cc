@@ -17,9 +17,9 @@ std::vector<double> SpecialValues() {
   using Limits = std::numeric_limits<T>;
   const double denormal = Limits::denorm_min(), normal = Limits::min(), largest = Limits::max();
   const double infinity = Limits::infinity(), nan = Limits::quiet_NaN();
-  return {0.0,       -0.0,     nan,      infinity, -infinity, 1e30,  -1e30, denormal, -denormal,
-          normal / 4, -normal, largest,  -largest, 1.0,       -1.0,  2.5,   -3.5,     1e-30,
-          1e5,       -1e5,     60.5,     -60.5,    0.5};
+  return {0.0,       -0.0,       nan,     infinity, -infinity, 1e30,  -1e30, denormal,
+          -denormal, normal / 4, -normal, largest,  -largest,  1.0,   -1.0,  2.5,
+          -3.5,      1e-30,      1e5,     -1e5,     60.5,      -60.5, 0.5};
 }
 
 bool IsPointwiseGraph(const Graph& graph) {
@@ -93,8 +93,12 @@ std::vector<AttrValue> OtherAttrValues(const AttrValue& value) {
   if (std::holds_alternative<int64_t>(value)) {
     out = {std::string("x"), kLow, kHigh, int64_t{-1}, int64_t{100}};
   } else if (std::holds_alternative<std::vector<int64_t>>(value)) {
-    out = {int64_t{1}, std::vector<int64_t>{}, std::vector<int64_t>{kLow, kHigh},
-           std::vector<int64_t>(40, 1), std::vector<int64_t>{kHigh}, std::vector<int64_t>{-9}};
+    out = {int64_t{1},
+           std::vector<int64_t>{},
+           std::vector<int64_t>{kLow, kHigh},
+           std::vector<int64_t>(40, 1),
+           std::vector<int64_t>{kHigh},
+           std::vector<int64_t>{-9}};
   } else if (std::holds_alternative<double>(value)) {
     out = {std::string("x"), std::nan(""), std::numeric_limits<double>::infinity()};
   } else {
@@ -139,8 +143,8 @@ class Bender {
       CasePlan bent = plan_;
       SampleInput& input = bent.sample.inputs[i];
       const SampleInput original = input;
-      for (DType dtype : {DType::kBool, DType::kFloat, DType::kDouble, DType::kInt32,
-                          DType::kUint8, DType::kFloat16}) {
+      for (DType dtype : {DType::kBool, DType::kFloat, DType::kDouble, DType::kInt32, DType::kUint8,
+                          DType::kFloat16}) {
         input.dtype = dtype;
         Check(bent, absl::StrCat("input ", i, " of another type"));
       }

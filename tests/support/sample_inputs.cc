@@ -118,8 +118,8 @@ class Planner {
     for (DType dtype : {DType::kFloat, DType::kDouble, DType::kInt64, DType::kInt32}) {
       plan.dtype = dtype;
       // Whether a row with samples takes integers is its own business; floating types it must say.
-      const bool taken = plan.generated ? AdmitsGenerated(op_, dtype)
-                                        : IsFloating(dtype) || BuildCase(plan).ok();
+      const bool taken =
+          plan.generated ? AdmitsGenerated(op_, dtype) : IsFloating(dtype) || BuildCase(plan).ok();
       if (taken) plans_.push_back(plan);
     }
   }
@@ -127,8 +127,8 @@ class Planner {
   void AddGenerated(const OnnxBinding* binding) {
     if (!GetsGeneratedShapes(op_)) return;
     const OpsetRange range = binding == nullptr ? OpsetRange{0, 0} : RangeOf(*binding);
-    const int usual = binding == nullptr ? kUsualOpset
-                                         : std::clamp(kUsualOpset, range.first, range.last);
+    const int usual =
+        binding == nullptr ? kUsualOpset : std::clamp(kUsualOpset, range.first, range.last);
     for (auto& inputs : GeneratedInputs(op_, usual)) {
       Add({.binding = binding, .opset = usual, .sample = {.inputs = inputs}, .generated = true});
     }
@@ -137,7 +137,10 @@ class Planner {
         {.shape = {2, 3}, .low = op_.domain.low, .high = op_.domain.high});
     for (int opset : {range.first, range.last}) {
       if (binding == nullptr || opset == usual) continue;
-      Add({.binding = binding, .opset = opset, .sample = {.inputs = plain}, .generated = true,
+      Add({.binding = binding,
+           .opset = opset,
+           .sample = {.inputs = plain},
+           .generated = true,
            .values_only = true});
     }
   }
@@ -148,8 +151,8 @@ class Planner {
       if (!group.empty()) {
         plan.binding = group.back();
         const OpsetRange newest = RangeOf(*group.back());
-        plan.opset = sample.opset != 0 ? sample.opset
-                                       : std::clamp(kUsualOpset, newest.first, newest.last);
+        plan.opset =
+            sample.opset != 0 ? sample.opset : std::clamp(kUsualOpset, newest.first, newest.last);
         for (const OnnxBinding* binding : group) {
           if (binding->since <= plan.opset && plan.opset <= binding->until) plan.binding = binding;
         }
@@ -213,8 +216,12 @@ class CaseBuilder {
       model.value_names.push_back(std::move(name));
       return value;
     };
-    ModelNode node = {.op = plan_.op, .binding = plan_.binding, .attrs = plan_.sample.attrs,
-                      .inputs = {}, .outputs = {}, .opset = plan_.opset};
+    ModelNode node = {.op = plan_.op,
+                      .binding = plan_.binding,
+                      .attrs = plan_.sample.attrs,
+                      .inputs = {},
+                      .outputs = {},
+                      .opset = plan_.opset};
     NamedViews given;
     for (size_t i = 0; i < values_.size(); ++i) {
       const SampleInput& input = plan_.sample.inputs[i];

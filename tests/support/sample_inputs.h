@@ -29,7 +29,7 @@ struct CasePlan {
   Sample sample;
   DType dtype = DType::kUndefined;  // of inputs that leave theirs open; undefined: none does
   Mode mode = Mode::kAsGraph;
-  bool generated = false;  // shapes made from the row's interval
+  bool generated = false;    // shapes made from the row's interval
   bool values_only = false;  // another opset of a plan that is there: its derivatives are the same
 
   std::string ToString() const;  // 'Add opset 18 FLOAT[2,3] FLOAT[3]'

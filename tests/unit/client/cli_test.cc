@@ -127,8 +127,8 @@ std::string UsageError(const std::vector<std::string>& words) {
 }
 
 TEST(ArgumentsTest, ReadsFormulaAndInputsInAnyPlace) {
-  const Arguments a =
-      Parse({"grad", "--wrt", "x,y", "x^2", "x=-1.5", "--in", "y=[2,3]", "--output=json", "z=@z.npy"});
+  const Arguments a = Parse(
+      {"grad", "--wrt", "x,y", "x^2", "x=-1.5", "--in", "y=[2,3]", "--output=json", "z=@z.npy"});
   EXPECT_EQ(a.command, Command::kGrad);
   EXPECT_EQ(a.formula, "x^2");
   ASSERT_EQ(a.inputs.size(), 3u);
@@ -173,9 +173,16 @@ TEST(ArgumentsTest, UsageErrorsSuggest) {
   EXPECT_THAT(UsageError({"grad", "x", "x=1", "--in", "x=2"}), HasSubstr("x is given twice"));
   EXPECT_THAT(UsageError({"grad", "x", "--precision=half"}), HasSubstr("as_graph, float, double"));
   EXPECT_THAT(UsageError({"grad", "x", "--deadline", "-1"}), HasSubstr("'-1'"));
-  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
-           {}, {"grad"}, {"grad", "x", "--seed=-1"}, {"grad", "x", "=1"}, {"grad", "x", "--wrt"},
-           {"server"}, {"health", "extra"}, {"grad", "x", "--output=xml"}, {"eval", "x", "--wrt=x"}}) {
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{},
+                                             {"grad"},
+                                             {"grad", "x", "--seed=-1"},
+                                             {"grad", "x", "=1"},
+                                             {"grad", "x", "--wrt"},
+                                             {"server"},
+                                             {"health", "extra"},
+                                             {"grad", "x", "--output=xml"},
+                                             {"eval", "x", "--wrt=x"}}) {
     UsageError(words);
   }
 }
@@ -235,8 +242,8 @@ TEST(JsonTest, WritesOneObjectPerAnswer) {
 
 TEST(JsonTest, WritesErrors) {
   const std::vector<Violation> places = {{"node 7 \"fc1\"", "too large"}};
-  const nlohmann::json json = nlohmann::json::parse(
-      ErrorAsJson(Error(Reason::kShapeMismatch, "bad \xFF shape", places)));
+  const nlohmann::json json =
+      nlohmann::json::parse(ErrorAsJson(Error(Reason::kShapeMismatch, "bad \xFF shape", places)));
   EXPECT_EQ(json["error"]["code"], "INVALID_ARGUMENT");
   EXPECT_EQ(json["error"]["reason"], "SHAPE_MISMATCH");
   EXPECT_EQ(json["error"]["details"][0]["field"], "node 7 \"fc1\"");

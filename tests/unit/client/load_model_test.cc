@@ -33,7 +33,8 @@ class LoadModelTest : public testing::Test {
   }
 
   // Loads a model with one FLOAT[2] initialiser at this place.
-  absl::StatusOr<onnx::TensorProto> Load(const std::string& location, const std::string& offset = "",
+  absl::StatusOr<onnx::TensorProto> Load(const std::string& location,
+                                         const std::string& offset = "",
                                          const std::string& length = "") {
     onnx::ModelProto model;
     onnx::TensorProto* tensor = model.mutable_graph()->add_initializer();

@@ -41,9 +41,9 @@ std::string NpyWithHeader(const std::string& header, const std::string& data) {
 
 std::string NpyOf(const std::string& descr, const std::string& order, const std::string& shape,
                   const std::string& data) {
-  return NpyWithHeader("{'descr': '" + descr + "', 'fortran_order': " + order +
-                           ", 'shape': " + shape + ", }\n",
-                       data);
+  return NpyWithHeader(
+      "{'descr': '" + descr + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }\n",
+      data);
 }
 
 // ---- A zip writer that can also lie.
@@ -87,8 +87,10 @@ std::string Zip(const std::vector<Member>& members) {
     Append(&fields, m.flags, 2);
     Append(&fields, m.deflate ? 8 : 0, 2);
     Append(&fields, 0, 4);
-    Append(&fields, crc32_z(0, reinterpret_cast<const Bytef*>(m.content.data()), m.content.size()) +
-                        m.crc_change, 4);
+    Append(&fields,
+           crc32_z(0, reinterpret_cast<const Bytef*>(m.content.data()), m.content.size()) +
+               m.crc_change,
+           4);
     Append(&fields, data.size(), 4);
     Append(&fields, m.declared_bytes >= 0 ? m.declared_bytes : m.content.size(), 4);
     Append(&fields, m.name.size(), 2);
@@ -134,7 +136,8 @@ TEST(NpyTest, GivesBackWhatItWrote) {
   for (const Tensor& tensor :
        {Tensor::FromVector<double>({2, 3}, {1, 2, 3, 4, 5, 6}), Tensor::Scalar<float>(1.5f),
         Tensor::FromVector<int64_t>({1}, {int64_t{1} << 62}),
-        Tensor::FromVector<bool>({3}, {true, false, true}), Tensor::FromVector<uint8_t>({0, 2}, {})}) {
+        Tensor::FromVector<bool>({3}, {true, false, true}),
+        Tensor::FromVector<uint8_t>({0, 2}, {})}) {
     absl::StatusOr<std::string> bytes = WriteNpy(tensor);
     ASSERT_TRUE(bytes.ok());
     EXPECT_EQ((bytes->size() - tensor.bytes()) % 64, 0u);
@@ -181,7 +184,8 @@ TEST(NpyTest, RefusesMalformedHeaders) {
         NpyOf("<f8", "False", "(1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1)", eight),
         NpyOf("|b1", "False", "(1,)", "\x02"), NpyWithHeader("", eight),
         NpyWithHeader("{'descr': '<f8'}", eight),
-        NpyWithHeader("{'descr': '<f8', 'descr': '<f8', 'fortran_order': False, 'shape': ()}", eight),
+        NpyWithHeader("{'descr': '<f8', 'descr': '<f8', 'fortran_order': False, 'shape': ()}",
+                      eight),
         NpyWithHeader("{'x': 1, 'descr': '<f8', 'fortran_order': False, 'shape': ()}", eight)}) {
     EXPECT_EQ(ReasonNameOf(ReadNpy(bytes).status()), "INVALID_TENSOR") << bytes;
   }
@@ -241,29 +245,33 @@ TEST(SafetensorsTest, ReadsTensorsAndLeavesOutMetadata) {
 TEST(SafetensorsTest, RefusesMalformedHeaders) {
   const std::string data(16, '\0');
   const auto one = [](const std::string& fields) { return "{\"a\": {" + fields + "}}"; };
-  for (const std::string& header :
-       {std::string("[]"), std::string("{"), std::string("{}"), one(""),
-        one(R"("dtype": "F32", "shape": [4])"),
-        one(R"("dtype": 1, "shape": [4], "data_offsets": [0, 16])"),
-        one(R"("dtype": "F32", "shape": [3], "data_offsets": [0, 16])"),
-        one(R"("dtype": "F32", "shape": [-4], "data_offsets": [0, 16])"),
-        one(R"("dtype": "F32", "shape": [4.0], "data_offsets": [0, 16])"),
-        one(R"("dtype": "F32", "shape": [4], "data_offsets": [16, 0])"),
-        one(R"("dtype": "F32", "shape": [4], "data_offsets": [4, 20])"),
-        one(R"("dtype": "F32", "shape": [1073741824, 1073741824, 1073741824, 4], "data_offsets": [0, 16])"),
-        one(R"("dtype": "F32", "shape": [2], "data_offsets": [0, 8])"),
-        one(R"("dtype": "F32", "dtype": "F32", "shape": [4], "data_offsets": [0, 16])"),
-        std::string(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+  for (
+      const std::string& header :
+      {std::string("[]"), std::string("{"), std::string("{}"), one(""),
+       one(R"("dtype": "F32", "shape": [4])"),
+       one(R"("dtype": 1, "shape": [4], "data_offsets": [0, 16])"),
+       one(R"("dtype": "F32", "shape": [3], "data_offsets": [0, 16])"),
+       one(R"("dtype": "F32", "shape": [-4], "data_offsets": [0, 16])"),
+       one(R"("dtype": "F32", "shape": [4.0], "data_offsets": [0, 16])"),
+       one(R"("dtype": "F32", "shape": [4], "data_offsets": [16, 0])"),
+       one(R"("dtype": "F32", "shape": [4], "data_offsets": [4, 20])"),
+       one(R"("dtype": "F32", "shape": [1073741824, 1073741824, 1073741824, 4], "data_offsets": [0, 16])"),
+       one(R"("dtype": "F32", "shape": [2], "data_offsets": [0, 8])"),
+       one(R"("dtype": "F32", "dtype": "F32", "shape": [4], "data_offsets": [0, 16])"),
+       std::string(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
                         "b": {"dtype": "F32", "shape": [3], "data_offsets": [4, 16]}})"),
-        std::string(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+       std::string(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
                         "b": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}})"),
-        std::string(R"({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+       std::string(R"({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
                         "a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}})")}) {
     EXPECT_EQ(ReasonNameOf(ReadSafetensors(Safetensors(header, data)).status()), "INVALID_TENSOR")
         << header;
   }
-  EXPECT_EQ(ReasonNameOf(ReadSafetensors(Safetensors(one(
-                R"("dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16])"), data)).status()),
+  EXPECT_EQ(ReasonNameOf(
+                ReadSafetensors(
+                    Safetensors(
+                        one(R"("dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16])"), data))
+                    .status()),
             "DTYPE_UNSUPPORTED");
 }
 
@@ -302,7 +310,8 @@ TEST(FileTest, ReadsRegularFilesWithinBounds) {
   EXPECT_EQ(*FileBytes(path), 10);
   EXPECT_EQ(ReasonNameOf(ReadFile(path, 9).status()), "MEMORY_LIMIT");
   EXPECT_EQ(ReadFilePart(path, 8, 3).status().code(), absl::StatusCode::kOutOfRange);
-  EXPECT_EQ(ReadFilePart(path, INT64_MAX, INT64_MAX).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(ReadFilePart(path, INT64_MAX, INT64_MAX).status().code(),
+            absl::StatusCode::kOutOfRange);
   EXPECT_EQ(ReadFile(path + ".missing").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ReadFile(testing::TempDir()).status().code(), absl::StatusCode::kInvalidArgument);
 }

@@ -17,8 +17,7 @@ TEST(AdmissionTest, RefusesWhatIsNotLeftAndSaysHowMuchIs) {
   ASSERT_TRUE(first.ok());
   const auto second = admission.Reserve(31, "the request");
   EXPECT_TRUE(HasReason(second.status(), Reason::kMemoryLimit));
-  EXPECT_EQ(second.status().message(),
-            "the request: needs 31 bytes, available are 30 of 100");
+  EXPECT_EQ(second.status().message(), "the request: needs 31 bytes, available are 30 of 100");
   EXPECT_EQ(admission.reserved_bytes(), 70);
   EXPECT_TRUE(admission.Reserve(30, "the request").ok());
 }

@@ -31,22 +31,39 @@ std::vector<double> Doubles(const v1::Tensor& tensor) {
 
 constexpr char kSeed[] = R"pb(
   model { expression: "x^2*y + y^3" }
-  inputs { key: "x" value { values: 2 } }
-  inputs { key: "y" value { values: 3 } }
+  inputs {
+    key: "x"
+    value { values: 2 }
+  }
+  inputs {
+    key: "y"
+    value { values: 3 }
+  }
 )pb";
 
 constexpr char kVector[] = R"pb(
   model { expression: "x^3 + 0*y" }
-  inputs { key: "x" value { shape: 2 values: [ 1, 2 ] } }
-  inputs { key: "y" value { shape: 2 values: [ 5, 6 ] } }
+  inputs {
+    key: "x"
+    value {
+      shape: 2
+      values: [ 1, 2 ]
+    }
+  }
+  inputs {
+    key: "y"
+    value {
+      shape: 2
+      values: [ 5, 6 ]
+    }
+  }
 )pb";
 
 class GradientCoreTest : public ::testing::Test {
  protected:
   static Engine& engine() {
-    static Engine& engine =
-        *new Engine({.threads = 1, .self_check = EngineOptions::SelfCheck::kNever,
-                     .self_check_dir = ""});
+    static Engine& engine = *new Engine(
+        {.threads = 1, .self_check = EngineOptions::SelfCheck::kNever, .self_check_dir = ""});
     return engine;
   }
 
@@ -80,8 +97,8 @@ TEST_F(GradientCoreTest, AnswersValueAndGradient) {
 }
 
 TEST_F(GradientCoreTest, TheSecondCallFindsTheProgramAndIsQuick) {
-  const auto request = FromText<v1::ComputeGradientRequest>(
-      std::string(kSeed) + "options { precision: DOUBLE }");
+  const auto request =
+      FromText<v1::ComputeGradientRequest>(std::string(kSeed) + "options { precision: DOUBLE }");
   Call call;
   EXPECT_FALSE(core_.IsQuick(request, call));
   v1::ComputeGradientResponse first, second;
@@ -115,9 +132,14 @@ TEST_F(GradientCoreTest, PrecisionConvertsInputs) {
 TEST_F(GradientCoreTest, EvaluateAnswersAnyValueByName) {
   v1::EvaluateResponse reply;
   ASSERT_EQ(Run(&GradientCore::Evaluate, R"pb(
-              model { expression: "u = x*2; u + 1" }
-              inputs { key: "x" value { values: 5 } }
-              outputs: "u" outputs: "f" outputs: "u")pb",
+                  model { expression: "u = x*2; u + 1" }
+                  inputs {
+                    key: "x"
+                    value { values: 5 }
+                  }
+                  outputs: "u"
+                  outputs: "f"
+                  outputs: "u")pb",
                 &reply),
             absl::OkStatus());
   ASSERT_EQ(reply.outputs_size(), 2);
@@ -128,9 +150,25 @@ TEST_F(GradientCoreTest, EvaluateAnswersAnyValueByName) {
 TEST_F(GradientCoreTest, VjpTakesManyCotangentsAndZerosForAbsentOnes) {
   v1::ComputeVjpResponse reply;
   ASSERT_EQ(Run(&GradientCore::ComputeVjp, std::string(kVector) + R"pb(
-              cotangents { tensors { key: "f" value { shape: 2 values: [ 1, 0 ] } } }
-              cotangents {}
-              cotangents { tensors { key: "f" value { shape: 2 values: [ 0, 10 ] } } })pb",
+                  cotangents {
+                    tensors {
+                      key: "f"
+                      value {
+                        shape: 2
+                        values: [ 1, 0 ]
+                      }
+                    }
+                  }
+                  cotangents {}
+                  cotangents {
+                    tensors {
+                      key: "f"
+                      value {
+                        shape: 2
+                        values: [ 0, 10 ]
+                      }
+                    }
+                  })pb",
                 &reply),
             absl::OkStatus());
   EXPECT_THAT(Doubles(reply.outputs().at("f")), ElementsAre(1, 8));
@@ -146,8 +184,18 @@ TEST_F(GradientCoreTest, VjpTakesManyCotangentsAndZerosForAbsentOnes) {
 TEST_F(GradientCoreTest, JvpDifferentiatesByTheNamesThatCarryTangents) {
   v1::ComputeJvpResponse reply;
   ASSERT_EQ(Run(&GradientCore::ComputeJvp, std::string(kSeed) + R"pb(
-              tangents { tensors { key: "x" value { values: 1 } } }
-              tangents { tensors { key: "y" value { values: 2 } } })pb",
+                  tangents {
+                    tensors {
+                      key: "x"
+                      value { values: 1 }
+                    }
+                  }
+                  tangents {
+                    tensors {
+                      key: "y"
+                      value { values: 2 }
+                    }
+                  })pb",
                 &reply),
             absl::OkStatus());
   ASSERT_EQ(reply.tangents_size(), 2);
@@ -159,11 +207,27 @@ TEST_F(GradientCoreTest, JvpDifferentiatesByTheNamesThatCarryTangents) {
 TEST_F(GradientCoreTest, HvpAnswersEveryVectorOnOneGradient) {
   v1::ComputeHvpResponse reply;
   ASSERT_EQ(Run(&GradientCore::ComputeHvp, R"pb(
-              model { expression: "(1-x)^2 + 100*(y-x^2)^2" }
-              inputs { key: "x" value { values: 1 } }
-              inputs { key: "y" value { values: 2 } }
-              vectors { tensors { key: "x" value { values: 1 } } }
-              vectors { tensors { key: "y" value { values: 1 } } })pb",
+                  model { expression: "(1-x)^2 + 100*(y-x^2)^2" }
+                  inputs {
+                    key: "x"
+                    value { values: 1 }
+                  }
+                  inputs {
+                    key: "y"
+                    value { values: 2 }
+                  }
+                  vectors {
+                    tensors {
+                      key: "x"
+                      value { values: 1 }
+                    }
+                  }
+                  vectors {
+                    tensors {
+                      key: "y"
+                      value { values: 1 }
+                    }
+                  })pb",
                 &reply),
             absl::OkStatus());
   EXPECT_THAT(Doubles(reply.value()), ElementsAre(100));
@@ -177,10 +241,23 @@ TEST_F(GradientCoreTest, HvpAnswersEveryVectorOnOneGradient) {
 TEST_F(GradientCoreTest, HvpOfCotangentsSumsOverTheOutputs) {
   v1::ComputeHvpResponse reply;
   ASSERT_EQ(Run(&GradientCore::ComputeHvp, R"pb(
-              model { expression: "u = x^2; v = x^3; return u, v" }
-              inputs { key: "x" value { values: 2 } }
-              cotangents { tensors { key: "v" value { values: 10 } } }
-              vectors { tensors { key: "x" value { values: 1 } } })pb",
+                  model { expression: "u = x^2; v = x^3; return u, v" }
+                  inputs {
+                    key: "x"
+                    value { values: 2 }
+                  }
+                  cotangents {
+                    tensors {
+                      key: "v"
+                      value { values: 10 }
+                    }
+                  }
+                  vectors {
+                    tensors {
+                      key: "x"
+                      value { values: 1 }
+                    }
+                  })pb",
                 &reply),
             absl::OkStatus());
   EXPECT_THAT(Doubles(reply.value()), ElementsAre(80));
@@ -215,8 +292,13 @@ TEST_F(GradientCoreTest, RefusesFieldsThatItDoesNotKnow) {
 TEST_F(GradientCoreTest, RefusesRepliesThatCannotBeSent) {
   v1::EvaluateResponse reply;
   const std::string text = R"pb(
-    model { text: "<ir_version: 8, opset_import: [\"\" : 17]> g (double[N] x) => (double[M] y) { s = Constant<value_ints = [1000000]>() y = Expand(x, s) }" }
-    inputs { key: "x" value { shape: 1 values: 1 } })pb";
+    model {
+      text: "<ir_version: 8, opset_import: [\"\" : 17]> g (double[N] x) => (double[M] y) { s = Constant<value_ints = [1000000]>() y = Expand(x, s) }"
+    }
+    inputs {
+      key: "x"
+      value { shape: 1 values: 1 }
+    })pb";
   const absl::Status status = Run(&GradientCore::Evaluate, text, &reply);
   EXPECT_TRUE(HasReason(status, Reason::kResultTooLarge)) << status;
 }
@@ -246,17 +328,18 @@ class RefusedTest : public GradientCoreTest {
 TEST_F(RefusedTest, Evaluate) {
   const std::string model = "model { expression: 'x + 1' }";
   const std::string x = "inputs { key: 'x' value { values: 1 } }";
-  Expect(&GradientCore::Evaluate,
-         {{"no source", x, Reason::kInvalidModel, "model"},
-          {"syntax", x + "model { expression: 'x +' }", Reason::kInvalidModel, "column"},
-          {"bytes", "model { onnx: '\\377\\377\\377' }", Reason::kInvalidModel, ""},
-          {"missing input", model, Reason::kMissingInput, "inputs.x"},
-          {"unknown input", model + x + "inputs { key: 'z' value { values: 1 } }",
-           Reason::kUnknownInput, "inputs.z"},
-          {"unknown output", model + x + "outputs: 'nope'", Reason::kUnknownOutput, "nope"},
-          {"bytes of a tensor", model + "inputs { key: 'x' value { data_type: FLOAT data: 'abc' } }",
-           Reason::kInvalidTensor, "inputs.x"},
-          {"mode", model + x + "options { mode: 7 }", Reason::kInvalidSpec, "options.mode"}});
+  Expect(
+      &GradientCore::Evaluate,
+      {{"no source", x, Reason::kInvalidModel, "model"},
+       {"syntax", x + "model { expression: 'x +' }", Reason::kInvalidModel, "column"},
+       {"bytes", "model { onnx: '\\377\\377\\377' }", Reason::kInvalidModel, ""},
+       {"missing input", model, Reason::kMissingInput, "inputs.x"},
+       {"unknown input", model + x + "inputs { key: 'z' value { values: 1 } }",
+        Reason::kUnknownInput, "inputs.z"},
+       {"unknown output", model + x + "outputs: 'nope'", Reason::kUnknownOutput, "nope"},
+       {"bytes of a tensor", model + "inputs { key: 'x' value { data_type: FLOAT data: 'abc' } }",
+        Reason::kInvalidTensor, "inputs.x"},
+       {"mode", model + x + "options { mode: 7 }", Reason::kInvalidSpec, "options.mode"}});
 }
 
 TEST_F(RefusedTest, Gradient) {
@@ -270,16 +353,16 @@ TEST_F(RefusedTest, Gradient) {
 
 TEST_F(RefusedTest, Vectors) {
   const std::string seed = kSeed;
-  Expect(&GradientCore::ComputeVjp,
-         {{"none", seed, Reason::kInvalidSpec, "cotangents"},
-          {"name", seed + "cotangents { tensors { key: 'x' value { values: 1 } } }",
-           Reason::kUnknownOutput, "cotangents[0].x"},
-          {"shape",
-           seed + "cotangents {} cotangents { tensors { key: 'f' value { shape: 1 values: 1 } } }",
-           Reason::kShapeMismatch, "cotangents[1].f"},
-          {"type",
-           seed + "cotangents { tensors { key: 'f' value { data_type: FLOAT values: 1 } } }",
-           Reason::kDtypeUnsupported, "cotangents[0].f"}});
+  Expect(
+      &GradientCore::ComputeVjp,
+      {{"none", seed, Reason::kInvalidSpec, "cotangents"},
+       {"name", seed + "cotangents { tensors { key: 'x' value { values: 1 } } }",
+        Reason::kUnknownOutput, "cotangents[0].x"},
+       {"shape",
+        seed + "cotangents {} cotangents { tensors { key: 'f' value { shape: 1 values: 1 } } }",
+        Reason::kShapeMismatch, "cotangents[1].f"},
+       {"type", seed + "cotangents { tensors { key: 'f' value { data_type: FLOAT values: 1 } } }",
+        Reason::kDtypeUnsupported, "cotangents[0].f"}});
   Expect(&GradientCore::ComputeJvp,
          {{"none", seed, Reason::kInvalidSpec, "tangents"},
           {"name", seed + "tangents { tensors { key: 'f' value { values: 1 } } }",
@@ -297,8 +380,14 @@ TEST_F(GradientCoreTest, NamesEveryBadTensorAtOnce) {
   v1::EvaluateResponse reply;
   const absl::Status status = Run(&GradientCore::Evaluate, R"pb(
                                     model { expression: "x + y" }
-                                    inputs { key: "x" value { shape: -1 values: 1 } }
-                                    inputs { key: "y" value { shape: 3 values: 1 } })pb",
+                                    inputs {
+                                      key: "x"
+                                      value { shape: -1 values: 1 }
+                                    }
+                                    inputs {
+                                      key: "y"
+                                      value { shape: 3 values: 1 }
+                                    })pb",
                                   &reply);
   std::vector<std::string> places;
   for (const Violation& v : ViolationsOf(status)) places.push_back(v.where);

@@ -66,7 +66,8 @@ double ScalarOf(const v1::Tensor& tensor) {
 v1::EvaluateRequest LongRequest() {
   v1::EvaluateRequest request;
   std::string formula = "a = x @ x";
-  for (int i = 0; i < 2000; ++i) absl::StrAppend(&formula, "; a", i, " = ", i ? absl::StrCat("a", i - 1) : "a", " @ x");
+  for (int i = 0; i < 2000; ++i)
+    absl::StrAppend(&formula, "; a", i, " = ", i ? absl::StrCat("a", i - 1) : "a", " @ x");
   request.mutable_model()->set_expression(formula + "; a1999[0]");
   v1::Tensor& x = (*request.mutable_inputs())["x"];
   codec::StartTensor({DType::kDouble, {400, 400}}, &x);
@@ -131,8 +132,8 @@ TEST(ServerTest, BytesThatAreNoRequestAreTheCallersFault) {
     grpc::ByteBuffer request(&slice, 1), reply;
     grpc::ClientContext context;
     grpc::CompletionQueue queue;
-    auto call = stub.PrepareUnaryCall(&context, "/gradwire.v1.GradientService/Evaluate", request,
-                                      &queue);
+    auto call =
+        stub.PrepareUnaryCall(&context, "/gradwire.v1.GradientService/Evaluate", request, &queue);
     call->StartCall();
     grpc::Status status;
     call->Finish(&reply, &status, nullptr);
