@@ -125,6 +125,8 @@ void KeepFreedPages() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  // With a heap for each thread, each would keep its own copy of the largest request.
+  mallopt(M_ARENA_MAX, 1);
 #endif
 }
 

@@ -360,7 +360,20 @@ const OpDef kCastOp = {
       return Cast(b, g, b.dtype(n.in[0]));
     }},
     .lowering = Pointwise{tiles::Cast},
-    .onnx = {{.name = "Cast", .since = 6}},
+    .onnx = {{.name = "Cast",
+              .since = 6,
+              .import = [](NodeImport& n) -> std::vector<ValueId> {
+                if (!HasInputs(n, 1)) return {};
+                // `saturate` and `round_mode` speak of 8-bit floats, which are not supported.
+                const DType to = DTypeFromOnnx(n.attrs.Int("to"));
+                if (to == DType::kUndefined) {
+                  n.Fail(Reason::kDtypeUnsupported,
+                         absl::StrCat("attribute to is ", n.attrs.Int("to"),
+                                      ", expected a number of a supported element type"));
+                  return {};
+                }
+                return {Cast(n.b, n.in(0), to)};
+              }}},
     .domain = {.samples = {CastTo(DType::kFloat), CastTo(DType::kDouble), CastTo(DType::kInt64),
                            CastTo(DType::kBool), CastTo(DType::kUint8), CastTo(DType::kFloat16),
                            CastTo(DType::kBfloat16), CastTo(DType::kFloat, DType::kInt64),

@@ -1,4 +1,6 @@
 // Softmax and the losses on its logarithm, all said with core ops: Compile fuses them into rows.
+#include <algorithm>
+
 #include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
 #include "engine/ops/structural.h"
@@ -11,11 +13,15 @@ using SoftmaxFn = ValueId (*)(GraphBuilder&, ValueId, const Axes&);
 template <SoftmaxFn kSoftmax>
 std::vector<ValueId> ImportSoftmax(NodeImport& n) {
   if (!TakesInputs(n, 1, 1)) return {};
-  const int rank = n.type(0).shape.rank();
+  const int rank = std::max(n.type(0).shape.rank(), 1);
   // Below opset 13 the input counts as the matrix of what is before the axis by what follows.
   const bool matrix = n.opset < 13;
   const int axis = n.Axis(IntAttr(n, "axis", matrix ? 1 : -1), rank);
   if (!n.b.ok()) return {};
+  // A scalar counts as a vector of one.
+  if (n.type(0).shape.rank() == 0) {
+    return {Reshape(n.b, kSoftmax(n.b, Reshape(n.b, n.in(0), {1}), {0}), {})};
+  }
   return {kSoftmax(n.b, n.in(0), Iota(axis, matrix ? rank : axis + 1))};
 }
 
@@ -28,6 +34,7 @@ std::vector<Sample> SoftmaxSamples() {
       {.inputs = {Drawn({2, 3, 4})}, .attrs = {{"axis", int64_t{-1}}}, .opset = 11},
       {.inputs = {Drawn({2, 3})}, .attrs = {{"axis", int64_t{0}}}, .opset = 6},
       {.inputs = {Drawn({4})}},
+      {.inputs = {Drawn({})}},
       {.inputs = {Drawn({3, 1})}},
       {.inputs = {Drawn({0, 3})}},
       {.inputs = {Drawn({3, 0})}},

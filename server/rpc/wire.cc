@@ -82,9 +82,9 @@ bool ReadModel(CodedInputStream* in, v1::Model* model) {
 // An entry {key = 1, value = 2} of the map.
 bool ReadEntry(CodedInputStream* in, google::protobuf::Arena* arena, TensorProtos* inputs) {
   // On the map's own arena: from anywhere else a move would copy.
-  const bool on_heap = arena == nullptr;
   v1::Tensor local;
-  v1::Tensor& value = on_heap ? local : *google::protobuf::Arena::CreateMessage<v1::Tensor>(arena);
+  v1::Tensor& value =
+      arena == nullptr ? local : *google::protobuf::Arena::CreateMessage<v1::Tensor>(arena);
   std::string name;
   while (const uint32_t tag = in->ReadTag()) {
     const int field = Wire::GetTagFieldNumber(tag);
