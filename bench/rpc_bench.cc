@@ -40,8 +40,7 @@ Service Start() {
   if (!server.ok()) std::abort();
   Service s;
   s.server = *std::move(server);
-  s.channel =
-      grpc::CreateChannel(s.server->addresses()[0], grpc::InsecureChannelCredentials());
+  s.channel = grpc::CreateChannel(s.server->addresses()[0], grpc::InsecureChannelCredentials());
   s.stub = v1::GradientService::NewStub(s.channel);
   return s;
 }

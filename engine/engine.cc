@@ -139,10 +139,11 @@ Engine::Engine(const EngineOptions& options)
     : options_(options), state_(std::make_unique<State>(options.cache_bytes)) {
   std::vector<std::shared_ptr<const KernelProvider>> providers = {MakeOneDnnProvider(),
                                                                   MakeOwnProvider()};
-  CheckedProviders checked = CheckProviders(std::move(providers), options.threads,
+  CheckedProviders checked = CheckProviders(std::move(providers), AllOps(), options.threads,
                                             options.self_check == EngineOptions::SelfCheck::kNever);
   state_->compile.threads = options.threads;
   state_->compile.providers = std::move(checked.providers);
+  state_->compile.declined_tiles = std::move(checked.declined_tiles);
   state_->report = {checked.checks, std::move(checked.declined)};
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "engine/exec/program.h"
 
 namespace gradwire {
@@ -17,6 +18,8 @@ struct CompileOptions {
   int threads = 1;
   // Asked in this order for each primitive; what none takes runs its reference.
   std::vector<std::shared_ptr<const KernelProvider>> providers;
+  // Pointwise loops that failed their self-check: their nodes run the reference.
+  absl::flat_hash_set<TileFn> declined_tiles;
   // False runs every node alone through its reference: the oracle.
   bool fast = true;
 };

@@ -36,6 +36,15 @@ struct MapInstruction {
   ValueId result;
 };
 
+// A reduction of an instruction's result over the trailing `reduce_inner` elements of the space,
+// made while the tile is in L1.
+struct MapReduction {
+  ReduceKind kind;
+  int32_t instruction;
+  DType dtype;
+  ValueId result;
+};
+
 struct LoweredStep {
   enum Kind { kMap, kReduce, kPrimitive, kReference };
   Kind kind;
@@ -47,6 +56,8 @@ struct LoweredStep {
   // kMap
   Shape space;  // what is iterated over
   std::vector<MapInstruction> instructions;
+  std::vector<MapReduction> reductions;  // their results are the last of `out`
+  int64_t reduce_inner = 0;
   // kReduce: over the middle of [outer, axis, inner]
   ReduceKind reduce = ReduceKind::kSum;
   int64_t outer = 0, axis = 0, inner = 0;

@@ -4,6 +4,7 @@
 #include "engine/base/checked.h"
 #include "engine/base/team.h"
 #include "engine/exec/step_kernels.h"
+#include "engine/kernels/reduce.h"
 #include "engine/kernels/tiles.h"
 
 namespace gradwire {
@@ -32,6 +33,15 @@ struct Instruction {
   TileFn fn;
   int32_t in[3];
   int32_t out;
+};
+
+// Sums (or maxima) of a register over rows of `reduce_inner_` elements.
+struct Reduction {
+  ReduceFn fn;
+  int32_t reg;
+  int32_t out;  // index of the output
+  int64_t element_bytes;
+  int64_t partials;  // offset in the scratch; used where a row takes several tiles
 };
 
 template <int kBytes>
@@ -119,68 +129,97 @@ class MapKernel : public Kernel {
                    int threads) const override {
     if (elements_ == 0) return absl::OkStatus();
     const int64_t work = SaturatingMul(elements_, static_cast<int64_t>(instructions_.size()));
-    const int chunks = work < kParallelWork ? 1 : threads;
+    const auto chunks =
+        static_cast<int>(std::min<int64_t>(work < kParallelWork ? 1 : threads, units_));
+    char* const bytes = static_cast<char*>(scratch);
     if (chunks <= 1) {
-      RunChunk(in, out, static_cast<char*>(scratch), 0, elements_);
-      return absl::OkStatus();
+      RunUnits(in, out, bytes, bytes, 0, units_);
+    } else {
+      ParallelFor(threads, chunks, [&](int64_t c) {
+        RunUnits(in, out, bytes, bytes + c * chunk_scratch_, units_ * c / chunks,
+                 units_ * (c + 1) / chunks);
+      });
     }
-    const int64_t tiles = (elements_ + tile_ - 1) / tile_;
-    ParallelFor(threads, chunks, [&](int64_t c) {
-      const int64_t begin = tiles * c / chunks * tile_;
-      const int64_t end = std::min(elements_, tiles * (c + 1) / chunks * tile_);
-      RunChunk(in, out, static_cast<char*>(scratch) + c * chunk_scratch_, begin, end);
-    });
+    if (tiles_per_row_ > 1) {
+      for (const Reduction& r : reductions_) {
+        r.fn(bytes + r.partials, out[r.out], units_ / tiles_per_row_, tiles_per_row_, 1, 1);
+      }
+    }
     return absl::OkStatus();
   }
 
   std::string Describe() const override {
     return absl::StrCat("map of ", instructions_.size(), " over ", elements_, " elements, ",
-                        loads_.size(), " loads, tile ", tile_);
+                        loads_.size(), " loads, tile ", tile_,
+                        reductions_.empty() ? ""
+                                            : absl::StrCat(", ", reductions_.size(),
+                                                           " reductions over ", reduce_inner_));
   }
 
  private:
   friend class MapKernelBuilder;
 
-  void RunChunk(const void* const* in, void* const* out, char* scratch, int64_t begin,
-                int64_t end) const {
+  // A unit is a tile; where rows are reduced, it is whole rows or a part of one.
+  void RunUnits(const void* const* in, void* const* out, char* shared, char* scratch,
+                int64_t first_unit, int64_t last_unit) const {
     char** regs = reinterpret_cast<char**>(scratch);
     for (size_t r = 0; r < tile_offsets_.size(); ++r) {
       regs[r] = tile_offsets_[r] >= 0 ? scratch + tile_offsets_[r] : nullptr;
     }
-    const int64_t first = std::min(tile_, end - begin);
     for (const StridedLoad& load : loads_) {
       if (load.uniform) {
-        tiles::Splat(in[load.input], regs[load.reg], first, load.element_bytes);
+        tiles::Splat(in[load.input], regs[load.reg], std::min(tile_, elements_),
+                     load.element_bytes);
       }
     }
-    for (int64_t at = begin; at < end; at += tile_) {
-      const int64_t n = std::min(tile_, end - at);
-      for (const MovingPointer& p : direct_in_) {
-        regs[p.reg] =
-            const_cast<char*>(static_cast<const char*>(in[p.slot])) + at * p.element_bytes;
+    for (int64_t unit = first_unit; unit < last_unit; ++unit) {
+      int64_t at = unit * tile_, n = std::min(tile_, elements_ - at);
+      if (tiles_per_row_ > 1) {
+        const int64_t within = unit % tiles_per_row_ * tile_;
+        at = unit / tiles_per_row_ * reduce_inner_ + within;
+        n = std::min(tile_, reduce_inner_ - within);
       }
-      for (const MovingPointer& p : direct_out_) {
-        regs[p.reg] = static_cast<char*>(out[p.slot]) + at * p.element_bytes;
-      }
-      for (const StridedLoad& load : loads_) {
-        if (!load.uniform) {
-          Load(load, static_cast<const char*>(in[load.input]), at, n, regs[load.reg]);
+      RunTile(in, out, regs, at, n);
+      for (const Reduction& r : reductions_) {
+        if (tiles_per_row_ > 1) {
+          r.fn(regs[r.reg], shared + r.partials + unit * r.element_bytes, 1, n, 1, 1);
+        } else {
+          r.fn(regs[r.reg], static_cast<char*>(out[r.out]) + at / reduce_inner_ * r.element_bytes,
+               n / reduce_inner_, reduce_inner_, 1, 1);
         }
       }
-      for (const Instruction& i : instructions_) {
-        const void* operands[3] = {regs[i.in[0]], regs[i.in[1]], regs[i.in[2]]};
-        i.fn(operands, regs[i.out], n);
+    }
+  }
+
+  void RunTile(const void* const* in, void* const* out, char** regs, int64_t at, int64_t n) const {
+    for (const MovingPointer& p : direct_in_) {
+      regs[p.reg] = const_cast<char*>(static_cast<const char*>(in[p.slot])) + at * p.element_bytes;
+    }
+    for (const MovingPointer& p : direct_out_) {
+      regs[p.reg] = static_cast<char*>(out[p.slot]) + at * p.element_bytes;
+    }
+    for (const StridedLoad& load : loads_) {
+      if (!load.uniform) {
+        Load(load, static_cast<const char*>(in[load.input]), at, n, regs[load.reg]);
       }
+    }
+    for (const Instruction& i : instructions_) {
+      const void* operands[3] = {regs[i.in[0]], regs[i.in[1]], regs[i.in[2]]};
+      i.fn(operands, regs[i.out], n);
     }
   }
 
   int64_t elements_ = 0;
   int64_t tile_ = 0;
+  int64_t units_ = 0;
+  int64_t reduce_inner_ = 1;
+  int64_t tiles_per_row_ = 1;          // above 1: rows of reductions are longer than a tile
   int64_t chunk_scratch_ = 0;          // bytes of one thread's registers
   std::vector<int64_t> tile_offsets_;  // by register; -1: the register is memory
   std::vector<StridedLoad> loads_;
   std::vector<MovingPointer> direct_in_, direct_out_;
   std::vector<Instruction> instructions_;
+  std::vector<Reduction> reductions_;
 };
 
 // Registers: one for each input, one for each stored result, and as few tiles as possible for
@@ -229,6 +268,9 @@ class MapKernelBuilder {
         if (operand >= 0) last_read[static_cast<size_t>(operand)] = static_cast<int32_t>(i);
       }
     }
+    for (const MapReduction& r : step_.reductions) {
+      last_read[static_cast<size_t>(r.instruction)] = static_cast<int32_t>(n);
+    }
     std::vector<int32_t> reg(n, -1);
     std::vector<int32_t> free;
     size_t next_out = 0;  // step.out lists stored results in instruction order
@@ -273,12 +315,18 @@ class MapKernelBuilder {
       kernel_->instructions_.push_back(instruction);
       free.insert(free.end(), narrower.begin(), narrower.end());
     }
+    for (const MapReduction& r : step_.reductions) {
+      kernel_->reductions_.push_back({FindReduce(r.kind, r.dtype),
+                                      reg[static_cast<size_t>(r.instruction)],
+                                      static_cast<int32_t>(next_out++), DTypeBytes(r.dtype), 0});
+    }
   }
 
   BoundKernel Finish() {
     const auto tiles = static_cast<int64_t>(std::count(is_tile_.begin(), is_tile_.end(), true));
     const int64_t fit = kTileBytes / (8 * std::max<int64_t>(tiles, 1)) / 16 * 16;
     kernel_->tile_ = std::clamp<int64_t>(fit, 64, kMaxTile);
+    CutIntoUnits();
     const int64_t tile_bytes =
         std::max<int64_t>(64, std::min(kernel_->tile_, kernel_->elements_) * 8 + 63) / 64 * 64;
     int64_t offset = (static_cast<int64_t>(is_tile_.size()) * 8 + 63) / 64 * 64;
@@ -287,7 +335,28 @@ class MapKernelBuilder {
       if (tile) offset += tile_bytes;
     }
     kernel_->chunk_scratch_ = offset;
-    return {std::move(kernel_), offset * threads_};
+    int64_t scratch = offset * threads_;
+    if (kernel_->tiles_per_row_ > 1) {
+      for (Reduction& r : kernel_->reductions_) {
+        r.partials = scratch;
+        scratch += (kernel_->units_ * r.element_bytes + 63) / 64 * 64;
+      }
+    }
+    return {std::move(kernel_), scratch};
+  }
+
+  void CutIntoUnits() {
+    MapKernel& k = *kernel_;
+    if (!k.reductions_.empty()) {
+      k.reduce_inner_ = step_.reduce_inner;
+      if (k.reduce_inner_ > k.tile_) {
+        k.tiles_per_row_ = (k.reduce_inner_ + k.tile_ - 1) / k.tile_;
+        k.units_ = k.elements_ / k.reduce_inner_ * k.tiles_per_row_;
+        return;
+      }
+      k.tile_ = k.tile_ / k.reduce_inner_ * k.reduce_inner_;
+    }
+    k.units_ = (k.elements_ + k.tile_ - 1) / k.tile_;
   }
 
   const LoweredStep& step_;

@@ -28,6 +28,7 @@ struct Cluster {
   std::vector<int32_t> nodes;
   absl::flat_hash_map<ValueId, int> external;  // roots read from outside
   int32_t heir = -1;
+  int64_t reduce_inner = 0;  // of all its reductions; 0 while there is none
 };
 
 struct ClusterKey {
@@ -66,6 +67,12 @@ class Partitioner {
     for (const GraphInput& in : graph_.inputs()) {
       out_.stages[static_cast<size_t>(in.value)] = in.stage;
       Store(in.value, 0);
+    }
+    for (const Node& node : graph_.nodes()) {
+      const Stage s = StageOf(node);
+      for (int32_t k = 0; k < node.num_outputs; ++k) {
+        out_.stages[static_cast<size_t>(node.first_output + k)] = s;
+      }
     }
     for (size_t i = 0; i < graph_.nodes().size(); ++i) {
       if (!absorbed_[i]) GW_RETURN_IF_ERROR(Visit(static_cast<int32_t>(i)));
@@ -152,10 +159,6 @@ class Partitioner {
   absl::Status Visit(int32_t index) {
     current_ = index;
     const Node& node = graph_.nodes()[static_cast<size_t>(index)];
-    const Stage s = StageOf(node);
-    for (int32_t k = 0; k < node.num_outputs; ++k) {
-      out_.stages[static_cast<size_t>(node.first_output + k)] = s;
-    }
     if (node.op == &kConstantOp) {
       Store(node.first_output, 0);
       return absl::OkStatus();
@@ -167,7 +170,7 @@ class Partitioner {
       } else if (const auto* v = std::get_if<View>(&lowering)) {
         return VisitView(node, *v);
       } else if (const auto* r = std::get_if<Reduce>(&lowering)) {
-        if (VisitReduce(index, node, *r)) return absl::OkStatus();
+        if (JoinReduce(index, node, *r) || VisitReduce(index, node, *r)) return absl::OkStatus();
       } else if (const auto* prim = std::get_if<Primitive>(&lowering)) {
         if (VisitPrimitive(index, node, *prim)) return absl::OkStatus();
       }
@@ -179,7 +182,8 @@ class Partitioner {
   TileFn TileOf(const Node& node, const Pointwise& p) const {
     absl::InlinedVector<DType, 3> in;
     for (ValueId v : graph_.operands(node)) in.push_back(type(v).dtype);
-    return in.size() <= 3 ? p.tile(in, type(node.first_output).dtype) : nullptr;
+    const TileFn tile = in.size() <= 3 ? p.tile(in, type(node.first_output).dtype) : nullptr;
+    return options_.declined_tiles.contains(tile) ? nullptr : tile;
   }
 
   absl::Status VisitView(const Node& node, const View& view) {
@@ -225,6 +229,30 @@ class Partitioner {
     std::iota(outputs.begin(), outputs.end(), node.first_output);
     step.flops = type(node.first_output).shape.num_elements();
     Emit(std::move(step), outputs);
+  }
+
+  // A reduction over trailing dimensions goes along with the cluster that computes its input.
+  bool JoinReduce(int32_t index, const Node& node, const Reduce& reduce) {
+    const Operand& in = operands_[static_cast<size_t>(graph_.operands(node)[0])];
+    const std::vector<int64_t>& axes = node.attrs.Ints("axes");
+    const Shape& space = in.type.shape;
+    const int32_t from = cluster_of_[static_cast<size_t>(in.root)];
+    if (from < 0 || axes.empty() || space.num_elements() == 0 ||
+        !InRegister(in, space, StageOf(node)) || axes.back() != space.rank() - 1 ||
+        axes.back() - axes.front() + 1 != static_cast<int64_t>(axes.size()) ||
+        FindReduce(reduce.kind, in.type.dtype) == nullptr) {
+      return false;
+    }
+    int64_t inner = 1;
+    for (int64_t axis : axes) inner *= space[static_cast<int>(axis)];
+    Cluster& cluster = clusters_[static_cast<size_t>(Heir(from))];
+    if (TooLarge(cluster, space) || (cluster.reduce_inner != 0 && cluster.reduce_inner != inner)) {
+      return false;
+    }
+    cluster.reduce_inner = inner;
+    cluster.nodes.push_back(index);
+    Store(node.first_output, LevelOf(in) + 1);
+    return true;
   }
 
   bool VisitReduce(int32_t index, const Node& node, const Reduce& reduce) {
@@ -482,10 +510,11 @@ class Partitioner {
       }
       Cluster& from = clusters_[static_cast<size_t>(c)];
       Cluster& to = clusters_[static_cast<size_t>(home)];
-      if (space.num_elements() > kSmallSpace &&
-          from.nodes.size() + to.nodes.size() >= kMaxInstructions) {
-        return kFull;
-      }
+      const bool fits = space.num_elements() <= kSmallSpace ||
+                        from.nodes.size() + to.nodes.size() < kMaxInstructions;
+      const bool agree =
+          from.reduce_inner == 0 || to.reduce_inner == 0 || from.reduce_inner == to.reduce_inner;
+      if (!fits || !agree) return kFull;
       // The smaller moves, so that all moves together stay n log n.
       if (from.nodes.size() > to.nodes.size()) {
         MoveInto(home, c);
@@ -502,6 +531,7 @@ class Partitioner {
     Cluster& b = clusters_[static_cast<size_t>(to)];
     b.nodes.insert(b.nodes.end(), a.nodes.begin(), a.nodes.end());
     for (const auto& [root, unused] : a.external) b.external.emplace(root, 0);
+    b.reduce_inner = std::max(a.reduce_inner, b.reduce_inner);
     a.nodes.clear();
     a.external.clear();
     a.heir = to;
@@ -521,7 +551,7 @@ class Partitioner {
       });
       if (small || related) return c;
     }
-    clusters_.push_back({key.level, key.stage, {}, {}, -1});
+    clusters_.push_back({key.level, key.stage, {}, {}});
     open.push_back(static_cast<int32_t>(clusters_.size()) - 1);
     return open.back();
   }
@@ -579,7 +609,8 @@ class Partitioner {
     for (size_t c = 0; c < clusters_.size(); ++c) {
       for (int32_t index : clusters_[c].nodes) {
         const Node& node = graph_.nodes()[static_cast<size_t>(index)];
-        const Shape& space = type(node.first_output).shape;
+        const bool reduces = std::holds_alternative<Reduce>(node.op->lowering);
+        const Shape& space = type(reduces ? graph_.operands(node)[0] : node.first_output).shape;
         for (const Operand& o : Inputs(node)) {
           const int32_t from = cluster_of_[static_cast<size_t>(o.root)];
           const bool inside = from >= 0 && Heir(from) == static_cast<int32_t>(c) &&
@@ -601,6 +632,12 @@ class Partitioner {
     absl::flat_hash_map<ValueId, absl::InlinedVector<Seen, 1>> input_of;
     for (int32_t index : cluster.nodes) {
       const Node& node = graph_.nodes()[static_cast<size_t>(index)];
+      if (const auto* reduce = std::get_if<Reduce>(&node.op->lowering)) {
+        const ValueId in = operands_[static_cast<size_t>(graph_.operands(node)[0])].root;
+        step->reductions.push_back(
+            {reduce->kind, instruction_of.at(in), type(in).dtype, node.first_output});
+        continue;
+      }
       MapInstruction instruction{
           tile_of_[index], {}, type(node.first_output).dtype, node.first_output};
       for (const Operand& o : Inputs(node)) {
@@ -626,6 +663,8 @@ class Partitioner {
         step->out.push_back(node.first_output);
       }
     }
+    for (const MapReduction& r : step->reductions) step->out.push_back(r.result);
+    step->reduce_inner = cluster.reduce_inner;
   }
 
   const Graph& graph_;

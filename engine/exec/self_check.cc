@@ -160,11 +160,89 @@ std::set<KindKey> FailedKinds(const KernelProvider& provider, int threads, int64
   return failed;
 }
 
+// ---- Tiles
+
+constexpr int64_t kTileElements = 67;  // whole vectors and a tail
+
+Tensor TileSample(DType dtype, const Domain& domain, int64_t salt) {
+  Tensor t(TensorType{dtype, {kTileElements}});
+  VisitDType(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    for (int64_t i = 0; i < kTileElements; ++i) {
+      const double unit = static_cast<double>((i * 37 + salt * 11) % 101) / 101.0;
+      const double value = domain.low + unit * (domain.high - domain.low);
+      t.mutable_data<T>()[i] = std::is_same_v<T, bool> ? i % 3 == salt : static_cast<T>(value);
+    }
+  });
+  return t;
+}
+
+bool Close(const Tensor& got, const Tensor& want) {
+  const double tolerance = want.dtype() == DType::kFloat ? 4e-6 : 1e-13;
+  for (int64_t i = 0; i < want.num_elements(); ++i) {
+    const double g = ElementAsDouble(got, i), w = ElementAsDouble(want, i);
+    if (g == w || (std::isnan(g) && std::isnan(w))) continue;
+    if (!IsFloating(want.dtype()) || !(std::abs(g - w) <= tolerance * (1e-3 + std::abs(w)))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Whether a row's loop for these input types, if it has one, agrees with the reference.
+bool TileAgrees(const OpDef& op, absl::Span<const DType> in, TileFn* tile, int64_t* checks) {
+  const auto& pointwise = std::get<Pointwise>(op.lowering);
+  std::vector<TensorType> types;
+  std::vector<Tensor> tensors;
+  std::vector<TensorView> views;
+  std::vector<const void*> raw;
+  for (DType dtype : in) {
+    tensors.push_back(TileSample(dtype, op.domain, static_cast<int64_t>(tensors.size())));
+    types.push_back(tensors.back().type());
+  }
+  for (const Tensor& t : tensors) {
+    views.push_back(t);
+    raw.push_back(t.raw());
+  }
+  const Attrs attrs;
+  const auto out_types = op.infer({types, attrs});
+  if (!out_types.ok()) return true;  // the op does not take these types
+  *tile = pointwise.tile(in, (*out_types)[0].dtype);
+  if (*tile == nullptr) return true;
+  Tensor want((*out_types)[0]), got((*out_types)[0]), again((*out_types)[0]);
+  void* out[] = {want.mutable_raw()};
+  if (!op.reference({attrs, views, *out_types, out}).ok()) return true;
+  for (Tensor* t : {&got, &again}) {
+    ++*checks;
+    std::memset(t->mutable_raw(), 0xFF, static_cast<size_t>(t->bytes()));
+    (*tile)(raw.data(), t->mutable_raw(), kTileElements);
+  }
+  return got == again && Close(got, want);
+}
+
+void CheckTiles(const OpRegistry& ops, CheckedProviders* out) {
+  for (const OpDef* op : ops.rows()) {
+    if (op->infer == nullptr || !std::holds_alternative<Pointwise>(op->lowering)) continue;
+    for (DType dtype :
+         {DType::kFloat, DType::kDouble, DType::kInt64, DType::kInt32, DType::kBool}) {
+      for (bool mask : {false, true}) {
+        std::vector<DType> in(static_cast<size_t>(std::min(op->max_inputs, 3)), dtype);
+        if (mask) in[0] = DType::kBool;
+        TileFn tile = nullptr;
+        if (TileAgrees(*op, in, &tile, &out->checks)) continue;
+        out->declined_tiles.insert(tile);
+        out->declined.push_back(absl::StrCat("own tile ", op->name, " ", DTypeName(dtype)));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 CheckedProviders CheckProviders(std::vector<std::shared_ptr<const KernelProvider>> providers,
-                                int threads, bool skip) {
+                                const OpRegistry& ops, int threads, bool skip) {
   CheckedProviders out;
+  if (!skip) CheckTiles(ops, &out);
   for (auto& provider : providers) {
     std::set<KindKey> failed;
     if (!skip) failed = FailedKinds(*provider, threads, &out.checks);

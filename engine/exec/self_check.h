@@ -11,12 +11,15 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "engine/exec/kernel.h"
+#include "engine/graph/op_def.h"
 
 namespace gradwire {
 
 struct CheckedProviders {
   std::vector<std::shared_ptr<const KernelProvider>> providers;
+  absl::flat_hash_set<TileFn> declined_tiles;
   int64_t checks = 0;                 // kernels run
   std::vector<std::string> declined;  // one line for each kind of kernel that was wrong
 };
@@ -25,7 +28,7 @@ struct CheckedProviders {
 // its check is not proposed. With `skip` nothing is run and nothing declined. Takes well under a
 // second.
 CheckedProviders CheckProviders(std::vector<std::shared_ptr<const KernelProvider>> providers,
-                                int threads, bool skip);
+                                const OpRegistry& ops, int threads, bool skip);
 
 }  // namespace gradwire
 

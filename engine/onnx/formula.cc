@@ -565,10 +565,6 @@ class FormulaParser {
         const Value product = Emit("Mul", arguments, at);
         return EmitReduce("ReduceSum", product, nullptr, at);
       }
-      case FormulaForm::kNorm: {
-        const Value squares = Emit("Mul", {arguments[0], arguments[0]}, at);
-        return Emit("Sqrt", {EmitReduce("ReduceSum", squares, nullptr, at)}, at);
-      }
     }
     Value value = Emit(function.op, arguments, at);
     if (function.own_domain) {

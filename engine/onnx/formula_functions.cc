@@ -41,7 +41,7 @@ constexpr FormulaFunction kFunctions[] = {
     {"sum", "ReduceSum", 1, 2, FormulaForm::kReduce},
     {"mean", "ReduceMean", 1, 2, FormulaForm::kReduce},
     {"prod", "ReduceProd", 1, 2, FormulaForm::kReduce},
-    {"norm", "Sqrt", 1, 1, FormulaForm::kNorm},
+    {"norm", "ReduceL2", 1, 2, FormulaForm::kReduce},
     {"dot", "ReduceSum", 2, 2, FormulaForm::kDot},
     {"matmul", "MatMul", 2, 2},
     {"transpose", "Transpose"},

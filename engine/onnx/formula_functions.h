@@ -25,7 +25,6 @@ enum class FormulaForm {
   kAxis,      // f(x), f(x, axis): the axis is an attribute, -1 by default
   kExtremum,  // of several arguments elementwise, of one over all its elements
   kDot,       // sum(a*b)
-  kNorm,      // sqrt(sum(x*x))
 };
 
 inline constexpr int kAnyNumberOfArguments = std::numeric_limits<int>::max();

@@ -94,10 +94,11 @@ struct Server::State {
   explicit State(const ServerOptions& o)
       : options(WithDefaults(o)),
         admission(options.memory_limit_bytes),
-        engine({.threads = options.threads,
-                .max_nodes = options.max_nodes,
-                .self_check = options.self_check,
-                .self_check_dir = ""}),
+        engine({
+            .threads = options.threads,
+            .max_nodes = options.max_nodes,
+            .self_check = options.self_check,
+        }),
         gradient_core(&engine, {.max_message_bytes = options.max_message_bytes}),
         server_core(&engine, {.max_message_bytes = options.max_message_bytes,
                               .memory_limit_bytes = options.memory_limit_bytes,

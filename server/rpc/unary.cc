@@ -118,6 +118,9 @@ void UnaryCall::FinishWith(absl::Status status) {
     status = Draining();
   }
   LogCall(status);
+  // Freed before the caller hears of it, since its next request may follow at once.
+  arena_.Reset();
+  request_bytes_->Clear();
   call_.memory.Release();
   Finish(ToGrpc(status));
 }

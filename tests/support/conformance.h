@@ -79,6 +79,8 @@ struct Tolerance {
 Tolerance ToleranceFor(const Graph& graph);
 // "" where they agree: NaN with NaN, infinities alike, other types exactly.
 std::string Difference(const Tensor& got, const Tensor& want, Tolerance tolerance);
+// "" where outputs of FLOAT are those of DOUBLE, up to FLOAT's precision.
+std::string FloatDifference(const Values& narrow, const Values& wide);
 
 // Every reference kernel of the graph on poisoned buffers with guarded ends: an output that is not
 // written, or written past its inferred type, is an error.
@@ -88,6 +90,11 @@ absl::StatusOr<Values> RunProgram(const Program& program, const NamedViews& inpu
 // All of "Values" above for one graph. Returns the reference's outputs, empty after a failure.
 Values CheckExecution(const Graph& graph, const NamedViews& inputs, const CompileFn& compile,
                       Recorder& recorder);
+
+// conformance_nodes.cc: each node's types against what its lowering says of them; and nodes like
+// those of the graph, with attributes that are a little off.
+bool CheckNodes(const Graph& graph, Recorder& recorder);
+void CheckBentNodes(const Graph& graph, Recorder& recorder);
 
 // conformance_derivatives.cc. With `compare` the derivatives are compared with differences.
 void CheckDerivatives(const OpDef& op, const OpCase& c, bool compare, const CompileFn& compile,

@@ -119,6 +119,26 @@ Attrs Replaced(const Attrs& attrs, absl::string_view name, const AttrValue* valu
   return Attrs(std::move(entries));
 }
 
+// A mixture of FLOAT and DOUBLE that is taken means the same as one of them throughout.
+void CheckMixture(const CasePlan& plan, const CasePlan& mixed, Recorder& recorder) {
+  absl::StatusOr<OpCase> one = BuildCase(plan), other = BuildCase(mixed);
+  if (!one.ok() || !other.ok()) return;
+  absl::StatusOr<Values> want = EvaluateGuarded(one->graph, one->inputs);
+  absl::StatusOr<Values> got = EvaluateGuarded(other->graph, other->inputs);
+  if (!want.ok() || !got.ok()) return;
+  for (Values* values : {&*want, &*got}) {
+    for (Tensor& t : *values) {
+      if (IsFloating(t.dtype())) t = Converted(t, DType::kDouble);
+    }
+  }
+  Values narrow;
+  for (const Tensor& t : *got) {
+    narrow.push_back(IsFloating(t.dtype()) ? Converted(t, DType::kFloat) : t);
+  }
+  const std::string difference = FloatDifference(narrow, *want);
+  recorder.Check(difference.empty(), "mixed types", [&] { return difference; });
+}
+
 class Bender {
  public:
   Bender(const CasePlan& plan, const CompileFn& compile, Recorder& recorder)
@@ -147,6 +167,8 @@ class Bender {
                           DType::kFloat16}) {
         input.dtype = dtype;
         Check(bent, absl::StrCat("input ", i, " of another type"));
+        const DType known = original.dtype == DType::kUndefined ? plan_.dtype : original.dtype;
+        if (IsFloating(known) && IsFloating(dtype)) CheckMixture(plan_, bent, recorder_);
       }
       input = original;
       input.shape.push_back(7);

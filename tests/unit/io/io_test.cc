@@ -245,24 +245,24 @@ TEST(SafetensorsTest, ReadsTensorsAndLeavesOutMetadata) {
 TEST(SafetensorsTest, RefusesMalformedHeaders) {
   const std::string data(16, '\0');
   const auto one = [](const std::string& fields) { return "{\"a\": {" + fields + "}}"; };
-  for (
-      const std::string& header :
-      {std::string("[]"), std::string("{"), std::string("{}"), one(""),
-       one(R"("dtype": "F32", "shape": [4])"),
-       one(R"("dtype": 1, "shape": [4], "data_offsets": [0, 16])"),
-       one(R"("dtype": "F32", "shape": [3], "data_offsets": [0, 16])"),
-       one(R"("dtype": "F32", "shape": [-4], "data_offsets": [0, 16])"),
-       one(R"("dtype": "F32", "shape": [4.0], "data_offsets": [0, 16])"),
-       one(R"("dtype": "F32", "shape": [4], "data_offsets": [16, 0])"),
-       one(R"("dtype": "F32", "shape": [4], "data_offsets": [4, 20])"),
-       one(R"("dtype": "F32", "shape": [1073741824, 1073741824, 1073741824, 4], "data_offsets": [0, 16])"),
-       one(R"("dtype": "F32", "shape": [2], "data_offsets": [0, 8])"),
-       one(R"("dtype": "F32", "dtype": "F32", "shape": [4], "data_offsets": [0, 16])"),
-       std::string(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+  for (const std::string& header :
+       {std::string("[]"), std::string("{"), std::string("{}"), one(""),
+        one(R"("dtype": "F32", "shape": [4])"),
+        one(R"("dtype": 1, "shape": [4], "data_offsets": [0, 16])"),
+        one(R"("dtype": "F32", "shape": [3], "data_offsets": [0, 16])"),
+        one(R"("dtype": "F32", "shape": [-4], "data_offsets": [0, 16])"),
+        one(R"("dtype": "F32", "shape": [4.0], "data_offsets": [0, 16])"),
+        one(R"("dtype": "F32", "shape": [4], "data_offsets": [16, 0])"),
+        one(R"("dtype": "F32", "shape": [4], "data_offsets": [4, 20])"),
+        one(R"("dtype": "F32", "shape": [1073741824, 1073741824, 1073741824, 4],
+              "data_offsets": [0, 16])"),
+        one(R"("dtype": "F32", "shape": [2], "data_offsets": [0, 8])"),
+        one(R"("dtype": "F32", "dtype": "F32", "shape": [4], "data_offsets": [0, 16])"),
+        std::string(R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
                         "b": {"dtype": "F32", "shape": [3], "data_offsets": [4, 16]}})"),
-       std::string(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        std::string(R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
                         "b": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}})"),
-       std::string(R"({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+        std::string(R"({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
                         "a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}})")}) {
     EXPECT_EQ(ReasonNameOf(ReadSafetensors(Safetensors(header, data)).status()), "INVALID_TENSOR")
         << header;

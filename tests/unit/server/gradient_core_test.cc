@@ -62,8 +62,8 @@ constexpr char kVector[] = R"pb(
 class GradientCoreTest : public ::testing::Test {
  protected:
   static Engine& engine() {
-    static Engine& engine = *new Engine(
-        {.threads = 1, .self_check = EngineOptions::SelfCheck::kNever, .self_check_dir = ""});
+    static Engine& engine =
+        *new Engine({.threads = 1, .self_check = EngineOptions::SelfCheck::kNever});
     return engine;
   }
 

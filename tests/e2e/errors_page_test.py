@@ -1,0 +1,80 @@
+"""docs/errors.md has a section for each reason, and its examples end as they say."""
+import pathlib
+import re
+import shlex
+import tempfile
+import unittest
+
+import grpc
+import harness
+from google.protobuf import json_format
+
+STUBS = harness.generate_stubs()
+from gradwire.v1 import gradient_service_pb2, gradient_service_pb2_grpc
+
+PAGE = (harness.SOURCE / "docs/errors.md").read_text()
+FENCE = re.compile(r"^```(\w+) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+
+
+def reasons():
+    """Reason: status code, from the table in status.cc."""
+    table = (harness.SOURCE / "engine/base/status.cc").read_text()
+    rows = re.findall(r'\{Reason::k\w+,\s*"(\w+)",\s*StatusCode::k(\w+)\}', table)
+    return {name: re.sub(r"(?<!^)(?=[A-Z])", "_", code).upper() for name, code in rows}
+
+
+def sections():
+    """Reason: text of its section."""
+    parts = re.split(r"^## (\w+)\n", PAGE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+class ErrorsPageTest(harness.ServerTestCase):
+    flags = ("--memory-limit-bytes=64MB", "--max-message-bytes=1MB", "--max-nodes=20")
+
+    def test_each_reason_has_a_section_that_begins_with_its_code(self):
+        self.assertEqual(list(sections()), list(reasons()))
+        for reason, code in reasons().items():
+            self.assertTrue(sections()[reason].startswith(code + ". "), reason)
+
+    def test_examples_end_as_they_say(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        for reason, text in sections().items():
+            rpc = request = None
+            for kind, title, body in FENCE.findall(text):
+                if kind == "text":
+                    pathlib.Path(folder.name, title).write_text(body)
+                elif kind == "json":
+                    rpc, request = title, body
+                else:
+                    with self.subTest(reason):
+                        self.check_example(reason, body, rpc, request, folder.name)
+
+    def check_example(self, reason, body, rpc, request, folder):
+        if body.startswith("$ gradwire "):
+            command, _, expected = body.partition("\n")
+            words = [pathlib.Path(folder, word) if word.endswith(".onnxtxt") else word
+                     for word in shlex.split(command)[2:]]
+            result = self.gradwire(*words)
+            self.assertEqual(result.returncode, 3, result.stderr)
+            got = result.stderr
+        else:
+            expected, got = body, self.call(rpc, request)
+        pattern = ".*".join(re.escape(part) for part in expected.split("..."))
+        self.assertRegex(got, rf"\A{pattern}\Z")
+        self.assertTrue(got.startswith(f"error: {reason}: "), got)
+
+    def call(self, rpc, request):
+        message = json_format.Parse(request, getattr(gradient_service_pb2, rpc + "Request")())
+        with grpc.insecure_channel(self.server.address) as channel:
+            stub = gradient_service_pb2_grpc.GradientServiceStub(channel)
+            with self.assertRaises(grpc.RpcError) as raised:
+                getattr(stub, rpc)(message, timeout=30)
+        details = dict(raised.exception.trailing_metadata())["grpc-status-details-bin"]
+        reason = next(name for name in reasons() if name.encode() in details)
+        return f"error: {reason}: {raised.exception.details()}\n"
+
+
+if __name__ == "__main__":
+    unittest.main()
