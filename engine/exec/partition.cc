@@ -188,7 +188,7 @@ class Partitioner {
 
   absl::Status VisitView(const Node& node, const View& view) {
     Operand in = operands_[static_cast<size_t>(graph_.operands(node)[0])];
-    const TensorType& out_type = type(node.first_output);
+    const TensorType out_type = type(node.first_output);  // a copy: Dense() adds types
     std::optional<Layout> layout = view.layout(node.attrs, in.type, in.layout, out_type);
     if (!layout) {
       in = Dense(in);

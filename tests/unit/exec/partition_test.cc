@@ -49,5 +49,25 @@ TEST(PartitionTest, ParameterValueBesideALaterPointValueIsReadAfterBothExist) {
               4.05, 1e-6);
 }
 
+// Bug: the type of a view was read after a copy had moved all types. Many views of transposed
+// values make the array of types grow in the middle of one.
+TEST(PartitionTest, ViewsThatNeedCopiesKeepTheirTypes) {
+  std::string text =
+      R"(<ir_version: 8, opset_import: ["" : 17]> g (double[3,4] x) => (double y) {)";
+  std::string sum = "";
+  for (int i = 0; i < 40; ++i) {
+    const std::string n = std::to_string(i);
+    text += " c" + n + " = Constant<value_float=" + n + ".0>() d" + n + " = Cast<to=11>(c" + n +
+            ") a" + n + " = Add(x, d" + n + ") t" + n + " = Transpose(a" + n + ") s" + n +
+            " = Flatten<axis=0>(t" + n + ") r" + n + " = ReduceMax<keepdims=0>(s" + n + ")";
+    sum += (i ? ", r" : "r") + n;
+  }
+  text += " y = Sum(" + sum + ") }";
+  const Tensor x = Tensor::FromVector<double>({3, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  NamedViews inputs;
+  inputs["x"] = x;
+  EXPECT_EQ(Evaluate(text, inputs), 40 * 11 + 39 * 40 / 2);
+}
+
 }  // namespace
 }  // namespace gradwire

@@ -158,7 +158,10 @@ TEST(StateUpdateTest, StatesThatSwapBothReadTheOldValues) {
   b.Update("q", p);
   BoundProgram swap(CompileGraph(Value(std::move(b).Build())),
                     {{"p", Vector({1, 2})}, {"q", Vector({3, 4})}});
-  for (int i = 0; i < 3; ++i) ASSERT_TRUE(swap.Run().ok());
+  for (int i = 0; i < 3; ++i) {
+    const absl::Status status = swap.Run();
+    ASSERT_TRUE(status.ok()) << status;
+  }
   EXPECT_EQ(ToDoubles(swap.Input("p")), (std::vector<double>{3, 4}));
   EXPECT_EQ(ToDoubles(swap.Input("q")), (std::vector<double>{1, 2}));
 }
