@@ -70,7 +70,13 @@ Values VjpOf(GraphBuilder& b, const NodeCopy& node, const Values& g,
   Values out(node.in.size(), kNoValue);
   std::visit(Overloaded{
                  [](const Zero&) {},
-                 [&](const NotDifferentiable& rule) { refusals->Add(b, node, rule.why); },
+                 [&](const NotDifferentiable& rule) {
+                   refusals->Add(b, node, rule.why);
+                   // The walk goes on, so that nodes behind this one are named too.
+                   for (size_t i = 0; i < out.size(); ++i) {
+                     if (wanted[i]) out[i] = node.in[i];
+                   }
+                 },
                  [&](const Elementwise& rule) {
                    for (size_t i = 0; i < out.size(); ++i) {
                      if (!wanted[i]) continue;
@@ -102,7 +108,12 @@ Values JvpOf(GraphBuilder& b, const NodeCopy& node, const Values& t, Refusals* r
   Values out(node.out.size(), kNoValue);
   std::visit(Overloaded{
                  [](const Zero&) {},
-                 [&](const NotDifferentiable& rule) { refusals->Add(b, node, rule.why); },
+                 [&](const NotDifferentiable& rule) {
+                   refusals->Add(b, node, rule.why);
+                   for (size_t k = 0; k < out.size(); ++k) {
+                     if (Floating(b, node.out[k])) out[k] = node.out[k];
+                   }
+                 },
                  [&](const Elementwise& rule) {
                    for (size_t i = 0; i < t.size(); ++i) {
                      if (t[i] == kNoValue) continue;

@@ -571,7 +571,9 @@ class Partitioner {
     }
     for (const StateUpdate& u : graph_.updates()) {
       const Operand value = operands_[static_cast<size_t>(u.next)];
-      const bool own = value.dense() && value.layout.offset == 0;
+      // The buffer of an input may be that of another update, committed before.
+      const bool own = value.dense() && value.layout.offset == 0 &&
+                       (value.root >= graph_.num_values() || graph_.producer(value.root) >= 0);
       out_.update_roots.push_back(own ? value.root : Copy(value).root);
     }
   }

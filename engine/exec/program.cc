@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -38,6 +39,7 @@ absl::Status CheckFinite(absl::string_view what, const TensorType& type, const v
 Arena::~Arena() { std::free(data_); }
 
 void* Arena::Reserve(int64_t bytes) {
+  bytes = std::max<int64_t>(bytes, 1);
   if (bytes <= bytes_) return data_;
   if (bytes > INT64_MAX - kHugePage) return nullptr;
   std::free(data_);

@@ -484,7 +484,7 @@ class BadInputTest(harness.ServerTestCase):
             self.assertTrue(failure.retry, "no RetryInfo")
         if row.memory_flat:
             growth = wire.resident_bytes(self.server.process.pid) - before
-            self.assertLess(growth, 16 << 20, "the refused call took memory")
+            self.assertLess(growth, wire.SLOWDOWN * (16 << 20), "the refused call took memory")
         self.assertLess(seconds, SECONDS, failure)
 
     def test_a_syntax_error_in_a_formula_is_pointed_at_with_a_caret(self):
@@ -511,7 +511,7 @@ class BadInputTest(harness.ServerTestCase):
         before = wire.resident_bytes(pid, "VmHWM")
         for _ in range(10):
             self.assertEqual(self.fail_of(row)[0].reason, "MEMORY_LIMIT")
-        self.assertLess(wire.resident_bytes(pid, "VmHWM") - before, 32 << 20)
+        self.assertLess(wire.resident_bytes(pid, "VmHWM") - before, wire.SLOWDOWN * (32 << 20))
 
 
 class LongChainTest(harness.ServerTestCase):
