@@ -66,8 +66,8 @@ void AddFlags(Flags* flags, CLI::App* app) {
   static const std::map<std::string, SelfCheck> checks = {
       {"auto", SelfCheck::kAuto}, {"always", SelfCheck::kAlways}, {"never", SelfCheck::kNever}};
   app->add_option("--self-check", server.self_check,
-                  "compare fast kernels with the reference at start: auto (once a machine and "
-                  "version), always, never")
+                  "compare fast kernels with the reference at start: auto and always (at "
+                  "every start), never")
       ->transform(CLI::CheckedTransformer(checks));
   app->add_flag("--allow-insecure", server.allow_insecure,
                 "listen beyond loopback, unencrypted and without authentication");

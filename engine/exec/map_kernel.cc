@@ -324,7 +324,11 @@ class MapKernelBuilder {
 
   BoundKernel Finish() {
     const auto tiles = static_cast<int64_t>(std::count(is_tile_.begin(), is_tile_.end(), true));
-    const int64_t fit = kTileBytes / (8 * std::max<int64_t>(tiles, 1)) / 16 * 16;
+    int64_t widest = 1;
+    for (const MapInstruction& m : step_.instructions) {
+      widest = std::max(widest, DTypeBytes(m.dtype));
+    }
+    const int64_t fit = kTileBytes / (widest * std::max<int64_t>(tiles, 1)) / 16 * 16;
     kernel_->tile_ = std::clamp<int64_t>(fit, 64, kMaxTile);
     CutIntoUnits();
     const int64_t tile_bytes =
