@@ -4,17 +4,11 @@
 #include <optional>
 
 #include "engine/autodiff/autodiff.h"
+#include "engine/base/overloaded.h"
 #include "engine/ops/builders.h"
 
 namespace gradwire {
 namespace {
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
-template <class... Ts>
-Overloaded(Ts...) -> Overloaded<Ts...>;
 
 using Values = std::vector<ValueId>;
 
