@@ -16,6 +16,7 @@
 #include "gradwire/v1/server_service.grpc.pb.h"
 #include "proto/codec/status_codec.h"
 #include "proto/codec/tensor_codec.h"
+#include "proto/codec/time_codec.h"
 
 namespace gradwire {
 
@@ -135,17 +136,13 @@ absl::Status ReadVectors(const WireMaps& wire, std::vector<NamedTensors>* out) {
   return absl::OkStatus();
 }
 
-absl::Duration DurationOf(const google::protobuf::Duration& wire) {
-  return absl::Seconds(wire.seconds()) + absl::Nanoseconds(wire.nanos());
-}
-
 CallInfo InfoOf(const v1::ComputeInfo& wire) {
   return {.graph_digest = wire.graph_digest(),
           .plan_digest = wire.plan_digest(),
           .cache_hit = wire.cache_hit(),
-          .compile_time = DurationOf(wire.compile_time()),
-          .queue_time = DurationOf(wire.queue_time()),
-          .compute_time = DurationOf(wire.compute_time()),
+          .compile_time = codec::DurationOf(wire.compile_time()),
+          .queue_time = codec::DurationOf(wire.queue_time()),
+          .compute_time = codec::DurationOf(wire.compute_time()),
           .peak_bytes = wire.peak_bytes(),
           .flops = wire.flops(),
           .threads = wire.threads(),

@@ -35,6 +35,7 @@ constexpr char kExamples[] =
     "  gradwire-server\n"
     "  gradwire-server --listen=127.0.0.1:0             # a free port; it is printed\n"
     "  gradwire-server --listen=unix:/run/gradwire.sock\n"
+    "  gradwire-server --data-dir=/var/lib/gradwire\n"
     "  gradwire-server --memory-limit-bytes=4GB --threads=4 --workers=4\n"
     "  gradwire-server --listen=0.0.0.0:50051 --allow-insecure   # on a network that you trust\n";
 
@@ -48,6 +49,8 @@ void AddFlags(Flags* flags, CLI::App* app) {
   rpc::ServerOptions& server = flags->server;
   app->add_option("--listen", server.listen, "HOST:PORT or unix:PATH; may be given several times")
       ->capture_default_str();
+  app->add_option("--data-dir", server.data_dir,
+                  "folder for what is to survive a restart (default: kept in memory)");
   app->add_option("--memory-limit-bytes", server.memory_limit_bytes,
                   "memory for all calls together (default: half of the cgroup's or machine's)")
       ->transform(CLI::AsSizeValue(false));

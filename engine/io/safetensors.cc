@@ -138,7 +138,17 @@ absl::StatusOr<Tensor> CopyTensor(const Entry& entry, absl::string_view data) {
   return tensor;
 }
 
-absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> Read(absl::string_view bytes) {
+absl::Status ReadMetadata(const Json& value, SafetensorsMetadata* out) {
+  if (!value.is_object()) return Malformed("__metadata__ is no object");
+  for (const auto& [key, text] : value.items()) {
+    if (!text.is_string()) return Malformed(absl::StrCat("__metadata__: ", key, " is no string"));
+    (*out)[key] = text.get<std::string>();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> Read(absl::string_view bytes,
+                                                                 SafetensorsMetadata* metadata) {
   uint64_t header_bytes;
   if (bytes.size() < sizeof(header_bytes)) return Malformed("the file is too short");
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
@@ -150,7 +160,10 @@ absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> Read(absl::string_vi
   bytes.remove_prefix(header_bytes);
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {
-    if (name == "__metadata__") continue;
+    if (name == "__metadata__") {
+      if (metadata != nullptr) GW_RETURN_IF_ERROR(ReadMetadata(value, metadata));
+      continue;
+    }
     GW_ASSIGN_OR_RETURN(Entry entry, ReadEntry(name, value));
     entries.push_back(std::move(entry));
   }
@@ -168,14 +181,42 @@ absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> Read(absl::string_vi
 }  // namespace
 
 absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> ReadSafetensors(
-    absl::string_view bytes) {
+    absl::string_view bytes, SafetensorsMetadata* metadata) {
   try {  // the JSON library throws where a value is not what it was asked for
-    return Read(bytes);
+    return Read(bytes, metadata);
   } catch (const Json::exception& error) {
     return Malformed(error.what());
   } catch (const std::bad_alloc&) {
     return Error(Reason::kMemoryLimit, "safetensors: out of memory");
   }
+}
+
+std::string WriteSafetensors(const std::vector<std::pair<std::string, TensorView>>& tensors,
+                             const SafetensorsMetadata& metadata) {
+  Json header = Json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  int64_t at = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes),
+                                    [&](const auto& t) { return t.dtype == tensor.dtype(); });
+    const int64_t end = at + tensor.bytes();
+    header[name] = {
+        {"dtype", type->name},
+        {"shape", std::vector<int64_t>(tensor.shape().dims().begin(), tensor.shape().dims().end())},
+        {"data_offsets", {at, end}}};
+    at = end;
+  }
+  // Names may be any bytes: what is not UTF-8 is replaced, and never thrown over.
+  std::string text = header.dump(-1, ' ', false, Json::error_handler_t::replace);
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const uint64_t header_bytes = text.size();
+  std::string out(reinterpret_cast<const char*>(&header_bytes), sizeof(header_bytes));
+  out.reserve(sizeof(header_bytes) + text.size() + static_cast<size_t>(at));
+  out += text;
+  for (const auto& [name, tensor] : tensors) {
+    out.append(static_cast<const char*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
+  }
+  return out;
 }
 
 }  // namespace gradwire

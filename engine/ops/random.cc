@@ -1,7 +1,7 @@
 // Random values: pure functions of a seed, a step and the stream that import gave to the node.
 #include <algorithm>
-#include <array>
 
+#include "engine/base/philox.h"
 #include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
 #include "engine/ops/elementwise_rows.h"
@@ -11,33 +11,8 @@ namespace {
 
 // ---- Generator
 
-using Block = std::array<uint32_t, 4>;
-
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-Block Philox(Block c, uint64_t key) {
-  auto k0 = static_cast<uint32_t>(key);
-  auto k1 = static_cast<uint32_t>(key >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = uint64_t{0xD2511F53} * c[0];
-    const uint64_t p1 = uint64_t{0xCD9E8D57} * c[2];
-    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0, static_cast<uint32_t>(p1),
-         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1, static_cast<uint32_t>(p0)};
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
-  }
-  return c;
-}
-
-// SplitMix64's output function: a bijection that spreads neighbouring numbers.
-uint64_t Mix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
-  return x ^ (x >> 31);
-}
-
 // Four words for elements 4 * block .. 4 * block + 3. `half` 1 gives four more.
-Block Draw(uint64_t key, uint64_t stream, uint64_t block, uint32_t half) {
+PhiloxBlock Draw(uint64_t key, uint64_t stream, uint64_t block, uint32_t half) {
   return Philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32) | (half << 31),
                  static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
                 key);
@@ -52,8 +27,8 @@ absl::Status RandomUniformReference(const ReferenceArgs& args) {
   const bool wide = args.out_types[0].dtype == DType::kDouble;
   for (int64_t first = 0; first < n; first += 4) {
     const auto block = static_cast<uint64_t>(first / 4);
-    const Block high = Draw(key, stream, block, 0);
-    const Block low = wide ? Draw(key, stream, block, 1) : Block{};
+    const PhiloxBlock high = Draw(key, stream, block, 0);
+    const PhiloxBlock low = wide ? Draw(key, stream, block, 1) : PhiloxBlock{};
     for (int64_t i = first; i < std::min(n, first + 4); ++i) {
       const auto lane = static_cast<size_t>(i - first);
       if (wide) {

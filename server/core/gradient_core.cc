@@ -56,7 +56,7 @@ template <typename Request, typename Fn>
 absl::Status GradientCore::Compute(const Request& request, Call& call, const Fn& fn) {
   try {
     const absl::Time start = absl::Now();
-    Pipeline pipeline(engine_, options_.max_message_bytes, call, PartsOf(request));
+    Pipeline pipeline(engine_, options_.graphs, options_.max_message_bytes, call, PartsOf(request));
     GW_RETURN_IF_ERROR(fn(pipeline));
     if (call.quick_key != 0) {
       const bool slow_here = call.gate == nullptr && absl::Now() - start > kNoLongerQuick;

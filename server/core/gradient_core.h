@@ -22,6 +22,7 @@
 #include "engine/engine.h"
 #include "gradwire/v1/gradient_service.pb.h"
 #include "server/core/call.h"
+#include "server/core/graph_store.h"
 #include "server/core/quick_calls.h"
 
 namespace gradwire::server {
@@ -30,6 +31,7 @@ class GradientCore {
  public:
   struct Options {
     int64_t max_message_bytes = int64_t{64} << 20;  // of a reply
+    GraphStore* graphs = nullptr;                   // of models that are named; null: none
   };
   GradientCore(Engine* engine, const Options& options) : engine_(*engine), options_(options) {}
 

@@ -8,6 +8,7 @@
 #include "absl/strings/strip.h"
 #include "engine/base/checked.h"
 #include "proto/codec/tensor_codec.h"
+#include "proto/codec/time_codec.h"
 
 namespace gradwire::server {
 namespace {
@@ -66,8 +67,10 @@ bool HasUnknownFields(const google::protobuf::Message& message) {
   return !message.GetReflection()->GetUnknownFields(message).empty();
 }
 
-Pipeline::Pipeline(Engine& engine, int64_t max_message_bytes, Call& call, const Parts& parts)
+Pipeline::Pipeline(Engine& engine, GraphStore* graphs, int64_t max_message_bytes, Call& call,
+                   const Parts& parts)
     : engine_(engine),
+      graphs_(graphs),
       max_message_bytes_(max_message_bytes),
       call_(call),
       parts_(parts),
@@ -144,25 +147,30 @@ absl::Status Pipeline::Load() {
   GW_RETURN_IF_ERROR(call_.memory.Grow(copied, "the tensors of the request"));
 
   const absl::Time start = absl::Now();
-  absl::StatusOr<std::shared_ptr<const LoadedModel>> loaded =
-      Error(Reason::kInvalidModel, "model: expected one of onnx, text and expression");
+  GW_ASSIGN_OR_RETURN(loaded_, LoadModel());
+  prepare_time_ = absl::Now() - start;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const LoadedModel>> Pipeline::LoadModel() {
   switch (parts_.model->source_case()) {
     case v1::Model::kOnnx:
-      loaded = engine_.LoadModel(ModelFormat::kOnnx, parts_.model->onnx(), inputs_);
-      break;
+      return engine_.LoadModel(ModelFormat::kOnnx, parts_.model->onnx(), inputs_);
     case v1::Model::kText:
-      loaded = engine_.LoadModel(ModelFormat::kText, parts_.model->text(), inputs_);
-      break;
+      return engine_.LoadModel(ModelFormat::kText, parts_.model->text(), inputs_);
     case v1::Model::kExpression:
-      loaded = engine_.LoadModel(ModelFormat::kFormula, parts_.model->expression(), inputs_);
-      break;
+      return engine_.LoadModel(ModelFormat::kFormula, parts_.model->expression(), inputs_);
+    case v1::Model::kGraph: {
+      if (graphs_ == nullptr) return Error(Reason::kNotFound, "model.graph: no graphs are kept");
+      GW_ASSIGN_OR_RETURN(const KeptGraph kept, graphs_->Find(parts_.model->graph()));
+      const absl::string_view bytes = kept.bytes->bytes();
+      GW_RETURN_IF_ERROR(call_.memory.Grow(static_cast<int64_t>(bytes.size()), "the graph"));
+      return engine_.LoadModel(kept.format, bytes, inputs_);
+    }
     case v1::Model::SOURCE_NOT_SET:
       break;
   }
-  GW_RETURN_IF_ERROR(loaded.status());
-  loaded_ = *std::move(loaded);
-  prepare_time_ = absl::Now() - start;
-  return absl::OkStatus();
+  return Error(Reason::kInvalidModel, "model: expected one of onnx, text, expression and graph");
 }
 
 std::vector<std::string> Pipeline::NamesOfVectors() const {
@@ -475,18 +483,17 @@ bool Pipeline::quick() const {
 }
 
 void Pipeline::FillInfo(v1::ComputeInfo* info) const {
-  const auto set = [](absl::Duration from, google::protobuf::Duration* to) {
-    const int64_t nanos = std::max<int64_t>(absl::ToInt64Nanoseconds(from), 0);
-    to->set_seconds(nanos / 1'000'000'000);
-    to->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
-  };
   const Program& program = *prepared_.program;
   info->set_graph_digest(prepared_.graph_digest.Hex());
   info->set_plan_digest(program.plan_digest().Hex());
   info->set_cache_hit(prepared_.cache_hit);
-  set(prepared_.cache_hit ? prepared_.compile_time : prepare_time_, info->mutable_compile_time());
-  set(call_.queue_time, info->mutable_queue_time());
-  set(call_.compute_time, info->mutable_compute_time());
+  const auto wire = [](absl::Duration d) {
+    return codec::ToProto(std::max(d, absl::ZeroDuration()));
+  };
+  *info->mutable_compile_time() =
+      wire(prepared_.cache_hit ? prepared_.compile_time : prepare_time_);
+  *info->mutable_queue_time() = wire(call_.queue_time);
+  *info->mutable_compute_time() = wire(call_.compute_time);
   info->set_peak_bytes(program.cost().arena_bytes);
   info->set_flops(SaturatingMul(program.cost().flops, num_vectors()));
   info->set_threads(program.threads());

@@ -2,7 +2,7 @@
 // decode, load, prepare, admit, bind, run. An rpc says what to compute, which tensors are its
 // vectors, and where in its reply each result goes.
 //
-//   Pipeline p(engine, limits, call, PartsOf(request));
+//   Pipeline p(engine, graphs, limits, call, PartsOf(request));
 //   p.AddVectors("cotangents", request.cotangents());
 //   GW_RETURN_IF_ERROR(p.Load());
 //   GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kVjp}));
@@ -23,6 +23,7 @@
 #include "google/protobuf/repeated_field.h"
 #include "gradwire/v1/gradient_service.pb.h"
 #include "server/core/call.h"
+#include "server/core/graph_store.h"
 
 namespace gradwire::server {
 
@@ -51,7 +52,9 @@ using Route = absl::FunctionRef<v1::Tensor*(Role role, const std::string& name, 
 
 class Pipeline {
  public:
-  Pipeline(Engine& engine, int64_t max_message_bytes, Call& call, const Parts& parts);
+  // `graphs` finds the models that are named; null: there are none.
+  Pipeline(Engine& engine, GraphStore* graphs, int64_t max_message_bytes, Call& call,
+           const Parts& parts);
 
   // The K cotangents, tangents or vectors; `field` is their name in the request.
   void AddVectors(absl::string_view field,
@@ -95,6 +98,7 @@ class Pipeline {
   };
 
   void Decode(const TensorProtos& tensors, const std::string& field, NamedViews* views);
+  absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel();
   absl::Status CheckOptions() const;
   void CheckVectorTypes(const std::string& where, const NamedViews& views, absl::string_view prefix,
                         Problems* problems) const;
@@ -116,6 +120,7 @@ class Pipeline {
   void FillInfo(v1::ComputeInfo* info) const;
 
   Engine& engine_;
+  GraphStore* const graphs_;
   const int64_t max_message_bytes_;
   Call& call_;
   const Parts parts_;

@@ -50,9 +50,10 @@ template <typename Request, typename... Parts>
 uint64_t KeyOf(int method, const Request& request, const Parts&... own) {
   const v1::Model& model = request.model();
   const v1::ComputeOptions& options = request.options();
-  const std::string& source = model.has_onnx()   ? model.onnx()
-                              : model.has_text() ? model.text()
-                                                 : model.expression();
+  const std::string& source = model.has_onnx()    ? model.onnx()
+                              : model.has_text()  ? model.text()
+                              : model.has_graph() ? model.graph()
+                                                  : model.expression();
   return absl::HashOf(method, static_cast<int>(model.source_case()), source, Key(request.inputs()),
                       static_cast<int>(options.mode()), static_cast<int>(options.precision()),
                       own...) |

@@ -88,7 +88,7 @@ v1::Capabilities ServerCore::Describe() const {
   out.set_cpu_isa(engine_.isa());
   out.set_workers(options_.workers);
   out.set_threads(options_.threads);
-  out.set_durability(v1::MEMORY_ONLY);
+  out.set_durability(options_.on_disk ? v1::ON_DISK : v1::MEMORY_ONLY);
   const SelfCheckReport& report = engine_.self_check();
   out.mutable_self_check()->set_checks(static_cast<int32_t>(report.checks));
   for (const std::string& line : report.declined) {

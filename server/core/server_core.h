@@ -36,6 +36,7 @@ class ServerCore {
     int64_t memory_limit_bytes = 0;
     int workers = 1;
     int threads = 1;
+    bool on_disk = false;      // what is acknowledged survives
     std::string grpc_version;  // the transport's, which the core does not know
   };
   ServerCore(const Engine* engine, const Options& options) : engine_(*engine), options_(options) {}

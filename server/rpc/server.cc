@@ -10,17 +10,23 @@
 
 #include "absl/strings/str_cat.h"
 #include "gradwire/v1/gradient_service.grpc.pb.h"
+#include "gradwire/v1/graph_service.grpc.pb.h"
 #include "gradwire/v1/server_service.grpc.pb.h"
 #include "server/core/gradient_core.h"
+#include "server/core/graph_store.h"
 #include "server/core/server_core.h"
 #include "server/rpc/listen_address.h"
 #include "server/rpc/log.h"
 #include "server/rpc/unary.h"
+#include "server/store/blob_store.h"
+#include "server/store/file_system.h"
+#include "server/store/store.h"
 
 namespace gradwire::rpc {
 namespace {
 
 using server::GradientCore;
+using server::GraphStore;
 using server::ServerCore;
 
 constexpr int kKeepaliveMs = 30'000;
@@ -90,20 +96,41 @@ void SetChannelArguments(const ServerOptions& options, grpc::ServerBuilder* buil
 
 }  // namespace
 
+// What the server keeps, in its data directory or in memory.
+struct DataDirectory {
+  std::unique_ptr<store::DirectoryLock> lock;
+  std::unique_ptr<store::Store> store;
+  std::unique_ptr<store::BlobStore> blobs;
+
+  static absl::StatusOr<DataDirectory> Open(const std::string& dir) {
+    DataDirectory out;
+    if (!dir.empty()) {
+      GW_RETURN_IF_ERROR(store::MakeDirectories(dir));
+      GW_ASSIGN_OR_RETURN(out.lock, store::DirectoryLock::Take(dir));
+    }
+    GW_ASSIGN_OR_RETURN(out.store, store::OpenSqliteStore(dir.empty() ? "" : dir + "/state.db"));
+    GW_ASSIGN_OR_RETURN(out.blobs, store::BlobStore::Open(dir.empty() ? "" : dir + "/blobs"));
+    return out;
+  }
+};
+
 struct Server::State {
-  explicit State(const ServerOptions& o)
+  State(const ServerOptions& o, DataDirectory d)
       : options(WithDefaults(o)),
+        data(std::move(d)),
         admission(options.memory_limit_bytes),
         engine({
             .threads = options.threads,
             .max_nodes = options.max_nodes,
             .self_check = options.self_check,
         }),
-        gradient_core(&engine, {.max_message_bytes = options.max_message_bytes}),
+        graphs(&engine, data.store.get(), data.blobs.get()),
+        gradient_core(&engine, {.max_message_bytes = options.max_message_bytes, .graphs = &graphs}),
         server_core(&engine, {.max_message_bytes = options.max_message_bytes,
                               .memory_limit_bytes = options.memory_limit_bytes,
                               .workers = options.workers,
                               .threads = options.threads,
+                              .on_disk = !options.data_dir.empty(),
                               .grpc_version = grpc::Version()}),
         workers({.workers = options.workers,
                  .cpus = std::max(server::AvailableCpus(), options.threads),
@@ -121,6 +148,11 @@ struct Server::State {
     gradient.Add("ComputeVjp", &gradient_core, &GradientCore::ComputeVjp);
     gradient.Add("ComputeJvp", &gradient_core, &GradientCore::ComputeJvp);
     gradient.Add("ComputeHvp", &gradient_core, &GradientCore::ComputeHvp);
+    UnaryService& graph = AddService(v1::GraphService::service_full_name());
+    graph.Add("CreateGraph", &graphs, &GraphStore::CreateGraph);
+    graph.Add("GetGraph", &graphs, &GraphStore::GetGraph);
+    graph.Add("ListGraphs", &graphs, &GraphStore::ListGraphs);
+    graph.Add("DeleteGraph", &graphs, &GraphStore::DeleteGraph);
     UnaryService& server = AddService(v1::ServerService::service_full_name());
     server.Add("GetCapabilities", &server_core, &ServerCore::GetCapabilities);
   }
@@ -136,8 +168,10 @@ struct Server::State {
   }
 
   const ServerOptions options;
+  const DataDirectory data;
   server::Admission admission;
   Engine engine;
+  GraphStore graphs;
   GradientCore gradient_core;
   ServerCore server_core;
   InFlight in_flight;
@@ -178,7 +212,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   // Both are global to gRPC, and must come before the first server.
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  auto state = std::make_unique<State>(options);
+  GW_ASSIGN_OR_RETURN(DataDirectory data, DataDirectory::Open(options.data_dir));
+  auto state = std::make_unique<State>(options, std::move(data));
   for (const std::string& kernel : state->engine.self_check().declined) {
     Log(LogLevel::kWarning, "kernel declined", {{"kernel", kernel}});
   }

@@ -30,6 +30,9 @@ struct ServerOptions {
   std::vector<std::string> listen = {"127.0.0.1:50051"};
   // Allows addresses that other machines reach, in plain text and without authentication.
   bool allow_insecure = false;
+  // What is acknowledged is kept here, through restarts; no other server may use it. Empty: in
+  // memory.
+  std::string data_dir;
   int64_t memory_limit_bytes = 0;                    // 0: half of the cgroup's or machine's memory
   int64_t max_message_bytes = int64_t{64} << 20;     // of a request and of a reply
   int64_t max_nodes = 200'000;                       // of a graph
@@ -44,7 +47,8 @@ class Server {
  public:
   // Builds the engine (with its self-check), binds and serves. When it returns, calls are answered.
   // Errors: INVALID_ARGUMENT for options that cannot be; FAILED_PRECONDITION for an address beyond
-  // loopback without allow_insecure; UNAVAILABLE where an address cannot be bound.
+  // loopback without allow_insecure, or a data directory in use; UNAVAILABLE where an address
+  // cannot be bound; those of the data directory's file system.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
   ~Server();  // Stop()
 

@@ -11,6 +11,12 @@ from google.protobuf import json_format
 
 STUBS = harness.generate_stubs()
 from gradwire.v1 import gradient_service_pb2, gradient_service_pb2_grpc
+from gradwire.v1 import graph_service_pb2, graph_service_pb2_grpc
+
+SERVICES = {
+    "GradientService": (gradient_service_pb2, gradient_service_pb2_grpc.GradientServiceStub),
+    "GraphService": (graph_service_pb2, graph_service_pb2_grpc.GraphServiceStub),
+}
 
 PAGE = (harness.SOURCE / "docs/errors.md").read_text()
 FENCE = re.compile(r"^```(\w+) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
@@ -66,9 +72,11 @@ class ErrorsPageTest(harness.ServerTestCase):
         self.assertTrue(got.startswith(f"error: {reason}: "), got)
 
     def call(self, rpc, request):
-        message = json_format.Parse(request, getattr(gradient_service_pb2, rpc + "Request")())
+        service, _, rpc = rpc.rpartition("/")
+        messages, make_stub = SERVICES[service or "GradientService"]
+        message = json_format.Parse(request, getattr(messages, rpc + "Request")())
         with grpc.insecure_channel(self.server.address) as channel:
-            stub = gradient_service_pb2_grpc.GradientServiceStub(channel)
+            stub = make_stub(channel)
             with self.assertRaises(grpc.RpcError) as raised:
                 getattr(stub, rpc)(message, timeout=30)
         details = dict(raised.exception.trailing_metadata())["grpc-status-details-bin"]

@@ -10,10 +10,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 1) return 0;
   const absl::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
   switch (data[0] % 4) {
-    case 0: gradwire::ReadNpy(bytes).status().IgnoreError(); break;
-    case 1: gradwire::ReadNpz(bytes).status().IgnoreError(); break;
-    case 2: gradwire::ReadSafetensors(bytes).status().IgnoreError(); break;
-    default: gradwire::ReadCsv(bytes).status().IgnoreError();
+    case 0:
+      gradwire::ReadNpy(bytes).status().IgnoreError();
+      break;
+    case 1:
+      gradwire::ReadNpz(bytes).status().IgnoreError();
+      break;
+    case 2:
+      gradwire::ReadSafetensors(bytes).status().IgnoreError();
+      break;
+    default:
+      gradwire::ReadCsv(bytes).status().IgnoreError();
   }
   return 0;
 }

@@ -1,5 +1,6 @@
-// Any bytes as a model, all the way: decode, specialize, differentiate, compile, run. The first byte
-// chooses the format and what is computed. Nothing may crash, hang or take more memory than its plan says.
+// Any bytes as a model, all the way: decode, specialize, differentiate, compile, run. The first
+// byte chooses the format and what is computed. Nothing may crash, hang or take more memory than
+// its plan says.
 #include <cstdint>
 
 #include "engine/engine.h"

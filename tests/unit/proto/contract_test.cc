@@ -18,6 +18,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "gradwire/v1/gradient_service.pb.h"
+#include "gradwire/v1/graph_service.pb.h"
 #include "gradwire/v1/model.pb.h"
 #include "gradwire/v1/server_service.pb.h"
 #include "gradwire/v1/tensor.pb.h"
@@ -59,6 +60,7 @@ const std::vector<std::string>& ContractOfV1() {
       "Model.onnx = 1: bytes",
       "Model.text = 2: string",
       "Model.expression = 3: string",
+      "Model.graph = 4: string",
       "ComputeOptions.mode = 1: ComputeOptions.Mode.Value",
       "ComputeOptions.precision = 2: ComputeOptions.Precision.Value",
       "ComputeOptions.seed = 3: uint64",
@@ -125,9 +127,32 @@ const std::vector<std::string>& ContractOfV1() {
       "ComputeHvpResponse.gradients = 2: map<string, Tensor>",
       "ComputeHvpResponse.products = 3: repeated TensorMap",
       "ComputeHvpResponse.info = 4: ComputeInfo",
+      // gradwire/v1/graph_service.proto
+      "GraphView.BASIC = 0",
+      "GraphView.FULL = 1",
+      "Graph.name = 1: string",
+      "Graph.display_name = 2: string",
+      "Graph.bytes = 3: int64",
+      "Graph.create_time = 4: Timestamp",
+      "Graph.expire_time = 5: Timestamp",
+      "Graph.model = 6: Model",
+      "CreateGraphRequest.model = 1: Model",
+      "CreateGraphRequest.display_name = 3: string",
+      "CreateGraphRequest.ttl = 4: Duration",
+      "CreateGraphRequest.validate_only = 5: bool",
+      "CreateGraphRequest.request_id = 6: string",
+      "GetGraphRequest.name = 1: string",
+      "GetGraphRequest.view = 2: GraphView",
+      "ListGraphsRequest.page_size = 1: int32",
+      "ListGraphsRequest.page_token = 2: string",
+      "ListGraphsResponse.graphs = 1: repeated Graph",
+      "ListGraphsResponse.next_page_token = 2: string",
+      "DeleteGraphRequest.name = 1: string",
+      "DeleteGraphRequest.request_id = 2: string",
       // gradwire/v1/server_service.proto
       "Durability.DURABILITY_UNSPECIFIED = 0",
       "Durability.MEMORY_ONLY = 1",
+      "Durability.ON_DISK = 2",
       "GetCapabilitiesRequest",
       "Capabilities.ops = 1: repeated OpCapability",
       "Capabilities.limits = 2: Limits",
@@ -194,6 +219,10 @@ constexpr const char* kRpcs[] = {
     "GradientService.ComputeVjp(ComputeVjpRequest) returns (ComputeVjpResponse)",
     "GradientService.ComputeJvp(ComputeJvpRequest) returns (ComputeJvpResponse)",
     "GradientService.ComputeHvp(ComputeHvpRequest) returns (ComputeHvpResponse)",
+    "GraphService.CreateGraph(CreateGraphRequest) returns (Graph)",
+    "GraphService.GetGraph(GetGraphRequest) returns (Graph)",
+    "GraphService.ListGraphs(ListGraphsRequest) returns (ListGraphsResponse)",
+    "GraphService.DeleteGraph(DeleteGraphRequest) returns (Empty)",
     "ServerService.GetCapabilities(GetCapabilitiesRequest) returns (Capabilities)",
 };
 
@@ -220,7 +249,9 @@ constexpr ReasonRow kReasonRows[] = {
     {"INVALID_SPEC", absl::StatusCode::kInvalidArgument},
     {"MEMORY_LIMIT", absl::StatusCode::kResourceExhausted},
     {"QUEUE_FULL", absl::StatusCode::kResourceExhausted},
+    {"DISK_FULL", absl::StatusCode::kResourceExhausted},
     {"NON_FINITE_VALUE", absl::StatusCode::kFailedPrecondition},
+    {"CORRUPT_DATA", absl::StatusCode::kDataLoss},
     {"DRAINING", absl::StatusCode::kUnavailable},
     {"NOT_FOUND", absl::StatusCode::kNotFound},
     {"REQUEST_ID_REUSED", absl::StatusCode::kAlreadyExists},
@@ -274,7 +305,8 @@ std::vector<std::string> Describe(const std::vector<const FileDescriptor*>& file
 
 std::vector<const FileDescriptor*> FilesOfV1() {
   return {v1::Tensor::descriptor()->file(), v1::Model::descriptor()->file(),
-          v1::EvaluateRequest::descriptor()->file(), v1::Capabilities::descriptor()->file()};
+          v1::EvaluateRequest::descriptor()->file(), v1::Graph::descriptor()->file(),
+          v1::Capabilities::descriptor()->file()};
 }
 
 void ExpectSame(const std::vector<std::string>& table, const std::vector<std::string>& protos) {

@@ -1,0 +1,227 @@
+#include "server/core/graph_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "engine/base/status.h"
+#include "proto/codec/time_codec.h"
+#include "server/core/pipeline.h"
+#include "server/store/once.h"
+
+namespace gradwire::server {
+namespace {
+
+using store::Kind;
+using store::Resource;
+using store::Store;
+
+constexpr char kPrefix[] = "graphs/";
+constexpr size_t kMaxDisplayNameBytes = 256;
+constexpr int kDefaultPageSize = 100;
+constexpr int kMaxPageSize = 1000;
+constexpr size_t kMaxFound = 1024;
+
+absl::Status NotFound(const std::string& name) {
+  return Error(Reason::kNotFound, absl::StrCat("there is no ", name.substr(0, 128),
+                                               "; CreateGraph and ListGraphs say which there are"));
+}
+
+// Names are not secret, and one that is not well-formed names nothing.
+absl::StatusOr<std::string> DigestIn(const std::string& name) {
+  absl::string_view digest = name;
+  if (!absl::ConsumePrefix(&digest, kPrefix) || !store::IsBlobDigest(digest)) return NotFound(name);
+  return std::string(digest);
+}
+
+// The format and bytes of a source; formats are kept as the resource's state.
+absl::StatusOr<std::pair<ModelFormat, const std::string*>> SourceOf(const v1::Model& model) {
+  switch (model.source_case()) {
+    case v1::Model::kOnnx:
+      return std::pair{ModelFormat::kOnnx, &model.onnx()};
+    case v1::Model::kText:
+      return std::pair{ModelFormat::kText, &model.text()};
+    case v1::Model::kExpression:
+      return std::pair{ModelFormat::kFormula, &model.expression()};
+    default:
+      return Error(Reason::kInvalidModel, "model: expected one of onnx, text and expression");
+  }
+}
+
+void SetSource(ModelFormat format, std::string bytes, v1::Model* model) {
+  switch (format) {
+    case ModelFormat::kOnnx:
+      return model->set_onnx(std::move(bytes));
+    case ModelFormat::kText:
+      return model->set_text(std::move(bytes));
+    case ModelFormat::kFormula:
+      return model->set_expression(std::move(bytes));
+  }
+}
+
+absl::StatusOr<v1::Graph> GraphOf(const Resource& resource) {
+  v1::Graph graph;
+  if (graph.ParseFromString(resource.bytes)) return graph;
+  return Error(Reason::kCorruptData,
+               absl::StrCat("the record of ", kPrefix, resource.id, " does not parse"));
+}
+
+bool HasPassed(int64_t expires) {
+  return expires != 0 && expires <= absl::ToUnixSeconds(absl::Now());
+}
+bool Expired(const Resource& resource) { return HasPassed(resource.expires); }
+
+absl::Status CheckRequest(const v1::CreateGraphRequest& request) {
+  Problems problems;
+  if (HasUnknownFields(request)) {
+    problems.Add(Reason::kInvalidSpec, "request", "has a field that this server does not know");
+  }
+  if (request.display_name().size() > kMaxDisplayNameBytes) {
+    problems.Add(Reason::kInvalidSpec, "display_name",
+                 absl::StrCat("got ", request.display_name().size(), " bytes, expected at most ",
+                              kMaxDisplayNameBytes));
+  }
+  if (request.has_ttl() && codec::DurationOf(request.ttl()) <= absl::ZeroDuration()) {
+    problems.Add(Reason::kInvalidSpec, "ttl", "expected a positive duration");
+  }
+  return problems.ToStatus();
+}
+
+}  // namespace
+
+absl::Status GraphStore::CreateGraph(const v1::CreateGraphRequest& request, v1::Graph* response,
+                                     Call&) {
+  GW_RETURN_IF_ERROR(CheckRequest(request));
+  GW_ASSIGN_OR_RETURN(const auto source, SourceOf(request.model()));
+  const auto [format, bytes] = source;
+  GW_RETURN_IF_ERROR(engine_.LoadModel(format, *bytes, {}).status());
+  const std::string digest = store::BlobDigest(*bytes);
+  v1::Graph graph;
+  graph.set_name(kPrefix + digest);
+  graph.set_display_name(request.display_name());
+  graph.set_bytes(static_cast<int64_t>(bytes->size()));
+  *graph.mutable_create_time() = codec::ToProto(absl::Now());
+  if (request.has_ttl()) {
+    *graph.mutable_expire_time() = codec::ToProto(absl::Now() + codec::DurationOf(request.ttl()));
+  }
+  if (request.validate_only()) {
+    *response = std::move(graph);
+    return absl::OkStatus();
+  }
+  // Nobody may delete the blob between its being put and its being named.
+  const store::BlobStore::Hold hold(&blobs_);
+  Forget(digest);
+  GW_RETURN_IF_ERROR(blobs_.Put(*bytes).status());
+  return store::Once(
+      store_, "CreateGraph", request, response, [&](Store::Transaction& t) -> absl::Status {
+        GW_ASSIGN_OR_RETURN(const auto known, t.Get(Kind::kGraph, digest));
+        if (known && !Expired(*known)) {
+          GW_ASSIGN_OR_RETURN(v1::Graph before, GraphOf(*known));
+          const bool for_ever = !before.has_expire_time() || !graph.has_expire_time();
+          if (for_ever) before.clear_expire_time();
+          if (!for_ever &&
+              codec::TimeOf(before.expire_time()) < codec::TimeOf(graph.expire_time())) {
+            *before.mutable_expire_time() = graph.expire_time();
+          }
+          graph = std::move(before);
+        }
+        int64_t expires = 0;
+        if (graph.has_expire_time()) {
+          expires = std::max<int64_t>(absl::ToUnixSeconds(codec::TimeOf(graph.expire_time())), 1);
+        }
+        *response = graph;
+        return t.Put({.kind = Kind::kGraph,
+                      .id = digest,
+                      .state = static_cast<int>(format),
+                      .expires = expires,
+                      .bytes = graph.SerializeAsString(),
+                      .blobs = {digest}});
+      });
+}
+
+absl::StatusOr<KeptGraph> GraphStore::Find(const std::string& name) {
+  GW_ASSIGN_OR_RETURN(const std::string digest, DigestIn(name));
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto known = found_.find(digest);
+    if (known != found_.end() && !HasPassed(known->second.expires)) return known->second.graph;
+  }
+  std::optional<Resource> resource;
+  GW_RETURN_IF_ERROR(store_.Read([&](Store::Snapshot& snapshot) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(resource, snapshot.Get(Kind::kGraph, digest));
+    return absl::OkStatus();
+  }));
+  if (!resource || Expired(*resource)) return NotFound(name);
+  GW_ASSIGN_OR_RETURN(auto blob, blobs_.Get(digest));
+  KeptGraph graph{static_cast<ModelFormat>(resource->state), std::move(blob)};
+  absl::MutexLock lock(&mutex_);
+  if (found_.size() >= kMaxFound) found_.clear();
+  found_[digest] = {graph, resource->expires};
+  return graph;
+}
+
+void GraphStore::Forget(const std::string& digest) {
+  absl::MutexLock lock(&mutex_);
+  found_.erase(digest);
+}
+
+absl::Status GraphStore::GetGraph(const v1::GetGraphRequest& request, v1::Graph* response, Call&) {
+  GW_ASSIGN_OR_RETURN(const std::string digest, DigestIn(request.name()));
+  GW_RETURN_IF_ERROR(store_.Read([&](Store::Snapshot& snapshot) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(const auto resource, snapshot.Get(Kind::kGraph, digest));
+    if (!resource || Expired(*resource)) return NotFound(request.name());
+    GW_ASSIGN_OR_RETURN(*response, GraphOf(*resource));
+    return absl::OkStatus();
+  }));
+  if (request.view() != v1::FULL) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(const KeptGraph kept, Find(request.name()));
+  SetSource(kept.format, std::string(kept.bytes->bytes()), response->mutable_model());
+  return absl::OkStatus();
+}
+
+absl::Status GraphStore::ListGraphs(const v1::ListGraphsRequest& request,
+                                    v1::ListGraphsResponse* response, Call&) {
+  int64_t before = 0;
+  if (!request.page_token().empty() && !absl::SimpleAtoi(request.page_token(), &before)) {
+    return Error(Reason::kInvalidSpec, "page_token: is not one that this server gave");
+  }
+  if (request.page_size() < 0) {
+    return Error(Reason::kInvalidSpec, "page_size: expected 0 or more");
+  }
+  const int size =
+      request.page_size() == 0 ? kDefaultPageSize : std::min(request.page_size(), kMaxPageSize);
+  return store_.Read([&](Store::Snapshot& snapshot) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(const auto rows, snapshot.List(Kind::kGraph, before, size, {}));
+    for (const Resource& row : rows) {
+      if (Expired(row)) continue;
+      GW_ASSIGN_OR_RETURN(*response->add_graphs(), GraphOf(row));
+    }
+    if (static_cast<int>(rows.size()) == size) {
+      response->set_next_page_token(absl::StrCat(rows.back().serial));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status GraphStore::DeleteGraph(const v1::DeleteGraphRequest& request,
+                                     google::protobuf::Empty* response, Call&) {
+  GW_ASSIGN_OR_RETURN(const std::string digest, DigestIn(request.name()));
+  bool unused = false;
+  GW_RETURN_IF_ERROR(store::Once(
+      store_, "DeleteGraph", request, response, [&](Store::Transaction& t) -> absl::Status {
+        GW_ASSIGN_OR_RETURN(const auto known, t.Get(Kind::kGraph, digest));
+        if (!known) return NotFound(request.name());
+        GW_RETURN_IF_ERROR(t.Delete(Kind::kGraph, digest));
+        GW_ASSIGN_OR_RETURN(const bool used, t.UsesBlob(digest));
+        unused = !used;
+        return absl::OkStatus();
+      }));
+  Forget(digest);
+  return unused ? store::DeleteUnused(store_, blobs_, digest) : absl::OkStatus();
+}
+
+}  // namespace gradwire::server
