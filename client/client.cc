@@ -13,6 +13,7 @@
 #include "engine/base/status.h"
 #include "google/rpc/status.pb.h"
 #include "gradwire/v1/gradient_service.grpc.pb.h"
+#include "gradwire/v1/graph_service.grpc.pb.h"
 #include "gradwire/v1/server_service.grpc.pb.h"
 #include "proto/codec/status_codec.h"
 #include "proto/codec/tensor_codec.h"
@@ -24,6 +25,7 @@ struct Client::Connection {
   std::string address;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::GradientService::Stub> gradients;
+  std::unique_ptr<v1::GraphService::Stub> graphs;
   std::unique_ptr<v1::ServerService::Stub> server;
 };
 
@@ -33,7 +35,8 @@ constexpr char kDefaultAddress[] = "127.0.0.1:50051";
 
 // It holds no healthCheckConfig: that crashes gRPC 1.51 at the first call.
 constexpr char kServiceConfig[] = R"({"methodConfig": [{
-  "name": [{"service": "gradwire.v1.GradientService"}, {"service": "gradwire.v1.ServerService"}],
+  "name": [{"service": "gradwire.v1.GradientService"}, {"service": "gradwire.v1.GraphService"},
+           {"service": "gradwire.v1.ServerService"}],
   "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s",
                   "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]})";
 
@@ -80,6 +83,9 @@ void SetModel(const ModelSource& model, v1::Model* out) {
       break;
     case ModelSource::Form::kFormula:
       out->set_expression(model.content());
+      break;
+    case ModelSource::Form::kKept:
+      out->set_graph(model.content());
       break;
   }
 }
@@ -208,6 +214,53 @@ ServerCapabilities CapabilitiesOf(const v1::Capabilities& wire) {
   return out;
 }
 
+std::vector<GraphAnalysis::Value> ValuesOf(
+    const google::protobuf::RepeatedPtrField<v1::ValueInfo>& wire) {
+  std::vector<GraphAnalysis::Value> out;
+  for (const v1::ValueInfo& info : wire) {
+    GraphAnalysis::Value& value = out.emplace_back();
+    value.name = info.name();
+    value.dtype = DTypeFromOnnx(info.data_type());
+    value.has_rank = info.has_rank();
+    for (const v1::Dimension& dim : info.shape()) {
+      value.shape.push_back(dim.has_extent()       ? absl::StrCat(dim.extent())
+                            : dim.symbol().empty() ? "?"
+                                                   : dim.symbol());
+    }
+  }
+  return out;
+}
+
+GraphAnalysis::Cost CostOf(const v1::Cost& wire) {
+  return {wire.flops(), wire.peak_bytes(),  wire.moved_bytes(),
+          wire.steps(), wire.input_bytes(), wire.output_bytes()};
+}
+
+GraphAnalysis AnalysisOf(const v1::AnalyzeGraphResponse& wire) {
+  GraphAnalysis out;
+  out.inputs = ValuesOf(wire.inputs());
+  out.parameters = ValuesOf(wire.parameters());
+  out.outputs = ValuesOf(wire.outputs());
+  out.node_count = wire.node_count();
+  for (const v1::OpUse& use : wire.ops()) {
+    out.ops.push_back({use.domain(), use.name(), use.count(), use.supported()});
+  }
+  for (const v1::Issue& issue : wire.issues()) {
+    out.issues.push_back({issue.reason(),
+                          issue.where(),
+                          issue.message(),
+                          {issue.path().begin(), issue.path().end()}});
+  }
+  out.computable = wire.computable();
+  out.differentiable = wire.differentiable();
+  out.wrt.assign(wire.wrt().begin(), wire.wrt().end());
+  out.value_cost = CostOf(wire.value_cost());
+  out.gradient_cost = CostOf(wire.gradient_cost());
+  out.graph_digest = wire.graph_digest();
+  out.plan_digest = wire.plan_digest();
+  return out;
+}
+
 // grpc.health.v1's two messages have one field each, numbered 1. Written by hand because gRPC's
 // installed libraries have no public stub of them, and a second copy of that proto in a program
 // would clash with the first.
@@ -257,6 +310,7 @@ Client Client::Connect(absl::string_view address) {
   }
   connection->channel = MakeChannel(connection->address);
   connection->gradients = v1::GradientService::NewStub(connection->channel);
+  connection->graphs = v1::GraphService::NewStub(connection->channel);
   connection->server = v1::ServerService::NewStub(connection->channel);
   return Client(std::move(connection));
 }
@@ -349,6 +403,37 @@ absl::StatusOr<HvpResult> Client::Hvp(const ModelSource& model, const NamedTenso
   GW_RETURN_IF_ERROR(ReadVectors(response.products(), &result.products));
   result.info = InfoOf(response.info());
   return result;
+}
+
+absl::StatusOr<GraphAnalysis> Client::Analyze(const ModelSource& model, const NamedTensors& inputs,
+                                              const AnalyzeOptions& options) const {
+  v1::AnalyzeGraphRequest request;
+  v1::AnalyzeGraphResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  request.set_output(options.output);
+  SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(Call(*connection_->graphs, &v1::GraphService::Stub::AnalyzeGraph, request,
+                          options.call.deadline, &response));
+  return AnalysisOf(response);
+}
+
+absl::StatusOr<std::string> Client::KeepGraph(const ModelSource& model,
+                                              absl::Duration deadline) const {
+  GW_RETURN_IF_ERROR(model.status());
+  v1::CreateGraphRequest request;
+  v1::Graph response;
+  SetModel(model, request.mutable_model());
+  GW_RETURN_IF_ERROR(Call(*connection_->graphs, &v1::GraphService::Stub::CreateGraph, request,
+                          deadline, &response));
+  return response.name();
+}
+
+absl::Status Client::DeleteGraph(const std::string& name, absl::Duration deadline) const {
+  v1::DeleteGraphRequest request;
+  google::protobuf::Empty response;
+  request.set_name(name);
+  return Call(*connection_->graphs, &v1::GraphService::Stub::DeleteGraph, request, deadline,
+              &response);
 }
 
 absl::StatusOr<ServerCapabilities> Client::Capabilities(absl::Duration deadline) const {

@@ -127,6 +127,55 @@ struct HvpResult {
   CallInfo info;
 };
 
+struct AnalyzeOptions {
+  std::string output;  // as in GradientOptions; a value that is no scalar may be named too
+  std::vector<std::string> wrt;  // as in GradientOptions
+  CallOptions call;
+};
+
+// What a graph consists of and what it would cost; as AnalyzeGraphResponse in graph_service.proto.
+struct GraphAnalysis {
+  struct Value {
+    std::string name;
+    DType dtype = DType::kUndefined;
+    bool has_rank = false;
+    std::vector<std::string> shape;  // extents, or symbols; "?" for one without a name
+  };
+  struct OpUse {
+    std::string domain;
+    std::string name;
+    int64_t count = 0;
+    bool supported = false;
+  };
+  struct Issue {
+    std::string reason;
+    std::string where;
+    std::string message;
+    std::vector<std::string> path;
+  };
+  struct Cost {
+    int64_t flops = 0;
+    int64_t peak_bytes = 0;
+    int64_t moved_bytes = 0;
+    int64_t steps = 0;
+    int64_t input_bytes = 0;
+    int64_t output_bytes = 0;
+  };
+  std::vector<Value> inputs;
+  std::vector<Value> parameters;
+  std::vector<Value> outputs;
+  int64_t node_count = 0;
+  std::vector<OpUse> ops;
+  std::vector<Issue> issues;
+  bool computable = false;
+  bool differentiable = false;
+  std::vector<std::string> wrt;
+  Cost value_cost;
+  Cost gradient_cost;
+  std::string graph_digest;
+  std::string plan_digest;
+};
+
 // An op that models may use; as OpCapability in server_service.proto.
 struct SupportedOp {
   std::string domain;
@@ -203,6 +252,19 @@ class Client {
   absl::StatusOr<HvpResult> Hvp(const ModelSource& model, const NamedTensors& inputs,
                                 const std::vector<NamedTensors>& vectors,
                                 const HvpOptions& options = {}) const;
+
+  // What the graph consists of, whether it can be computed and differentiated, and at what cost.
+  // Inputs may be left out; then there are no costs. Nothing is run.
+  absl::StatusOr<GraphAnalysis> Analyze(const ModelSource& model, const NamedTensors& inputs = {},
+                                        const AnalyzeOptions& options = {}) const;
+
+  // Makes the server keep a graph; the result is its name, for ModelSource::Kept. Keeping one again
+  // costs nothing.
+  absl::StatusOr<std::string> KeepGraph(const ModelSource& model,
+                                        absl::Duration deadline = absl::Seconds(60)) const;
+  // Errors: NOT_FOUND.
+  absl::Status DeleteGraph(const std::string& name,
+                           absl::Duration deadline = absl::Seconds(60)) const;
 
   absl::StatusOr<ServerCapabilities> Capabilities(
       absl::Duration deadline = absl::Seconds(10)) const;

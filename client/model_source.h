@@ -20,7 +20,7 @@ namespace gradwire {
 
 class ModelSource {
  public:
-  enum class Form { kOnnx, kText, kFormula };
+  enum class Form { kOnnx, kText, kFormula, kKept };
 
   // The bytes of a .onnx file without external data.
   static ModelSource Onnx(std::string bytes) { return {Form::kOnnx, std::move(bytes)}; }
@@ -28,6 +28,8 @@ class ModelSource {
   static ModelSource Text(std::string text) { return {Form::kText, std::move(text)}; }
   // A formula; model.proto has the grammar.
   static ModelSource Formula(std::string formula) { return {Form::kFormula, std::move(formula)}; }
+  // A graph that the server keeps, by its name, "graphs/{sha256}": Client::KeepGraph returns it.
+  static ModelSource Kept(std::string name) { return {Form::kKept, std::move(name)}; }
   // A model that could not be made: every call with it fails with `error`.
   static ModelSource Failed(absl::Status error) { return ModelSource(std::move(error)); }
 

@@ -73,6 +73,22 @@ bool Holds(const Variant& variant, const NamedViews& inputs) {
   });
 }
 
+absl::StatusOr<onnx::ModelProto> Parse(ModelFormat format, absl::string_view bytes,
+                                       const NamedViews& inputs, int64_t max_nodes) {
+  switch (format) {
+    case ModelFormat::kOnnx:
+      return ParseOnnx(bytes);
+    case ModelFormat::kText:
+      return ParseOnnxText(bytes, max_nodes);
+    case ModelFormat::kFormula: {
+      FormulaTypes types;
+      for (const auto& [name, view] : inputs) types.inputs[name] = view.dtype();
+      return ParseFormula(bytes, types, max_nodes);
+    }
+  }
+  return absl::InternalError("unknown format of a model");
+}
+
 absl::StatusOr<std::string> OnlyOutput(const Model& model, const std::vector<std::string>& asked) {
   if (asked.size() == 1) return asked[0];
   if (asked.empty() && model.outputs.size() == 1) {
@@ -159,27 +175,29 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::LoadModel(ModelFormat
                                                                      const NamedViews& inputs) {
   DigestBuilder d;
   d.Add(static_cast<int64_t>(format)).Add(DigestOf(bytes));
-  FormulaTypes types;
   if (format == ModelFormat::kFormula) {
     for (const auto* entry : Sorted(inputs)) {
-      types.inputs[entry->first] = entry->second.dtype();
       d.Add(entry->first).Add(static_cast<int64_t>(entry->second.dtype()));
     }
   }
   const Digest digest = d.Finish();
   if (auto known = state_->models.Find(digest)) return *known;
-  absl::StatusOr<onnx::ModelProto> proto = format == ModelFormat::kOnnx ? ParseOnnx(bytes)
-                                           : format == ModelFormat::kText
-                                               ? ParseOnnxText(bytes, options_.max_nodes)
-                                               : ParseFormula(bytes, types, options_.max_nodes);
-  GW_RETURN_IF_ERROR(proto.status());
-  GW_ASSIGN_OR_RETURN(Model model, ImportModel(*proto, AllOps(), {options_.max_nodes}));
+  GW_ASSIGN_OR_RETURN(const onnx::ModelProto proto,
+                      Parse(format, bytes, inputs, options_.max_nodes));
+  GW_ASSIGN_OR_RETURN(Model model, ImportModel(proto, AllOps(), {options_.max_nodes}));
   auto loaded = std::make_shared<LoadedModel>();
   loaded->digest = digest;
   const int64_t footprint = FootprintOf(model);
   loaded->model = std::make_shared<const Model>(std::move(model));
   state_->models.Insert(digest, loaded, footprint);
   return loaded;
+}
+
+absl::StatusOr<ModelSummary> Engine::Summarize(ModelFormat format, absl::string_view bytes,
+                                               const NamedViews& inputs) const {
+  GW_ASSIGN_OR_RETURN(const onnx::ModelProto proto,
+                      Parse(format, bytes, inputs, options_.max_nodes));
+  return SummarizeModel(proto, AllOps(), options_.max_nodes);
 }
 
 absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Computation& computation,

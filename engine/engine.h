@@ -24,6 +24,7 @@
 #include "engine/autodiff/autodiff.h"
 #include "engine/exec/compile.h"
 #include "engine/exec/specialize.h"
+#include "engine/onnx/summary.h"
 #include "engine/ops/all_ops.h"
 
 namespace gradwire {
@@ -84,6 +85,11 @@ class Engine {
   absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(ModelFormat format,
                                                                absl::string_view bytes,
                                                                const NamedViews& inputs);
+
+  // What the model consists of, also where it has ops that are not supported. Not cached.
+  // Errors: INVALID_MODEL for what is no model at all; GRAPH_TOO_LARGE.
+  absl::StatusOr<ModelSummary> Summarize(ModelFormat format, absl::string_view bytes,
+                                         const NamedViews& inputs) const;
 
   // Specializes, differentiates and compiles (or finds the Program). Checks every input.
   // Errors: those of Specialize and of autodiff.

@@ -63,7 +63,8 @@ void AddCommonOptions(CLI::App* app, RawArguments* raw) {
 void AddComputeOptions(CLI::App* app, Command command, RawArguments* raw) {
   app->add_option("FORMULA", raw->words, "A formula (unless --model is given), then NAME=VALUE ...")
       ->type_name("NAME=VALUE");
-  app->add_option("--model", raw->model, "Model file: .onnx or .onnxtxt")->type_name("FILE");
+  app->add_option("--model", raw->model, "Model file (.onnx, .onnxtxt), or graphs/SHA256")
+      ->type_name("FILE");
   AddList(app, "--in", &raw->in, "NAME=VALUE", "An input; the same as NAME=VALUE alone");
   if (command == Command::kVjp) {
     AddList(app, "--cotangent", &raw->vectors, "NAME=VALUE",
@@ -81,7 +82,7 @@ void AddComputeOptions(CLI::App* app, Command command, RawArguments* raw) {
     AddList(app, "--wrt", &raw->wrt, "A,B",
             "Differentiate by these [the parameters, else the inputs]");
   }
-  if (command == Command::kGrad || command == Command::kHvp) {
+  if (command == Command::kGrad || command == Command::kHvp || command == Command::kAnalyze) {
     app->add_option("--output-name", raw->output_name, "The scalar f [the only output]")
         ->type_name("NAME");
   }
@@ -89,6 +90,7 @@ void AddComputeOptions(CLI::App* app, Command command, RawArguments* raw) {
       ->type_name("as_graph|float|double");
   app->add_option("--mode", raw->mode, "Dropout and the like [as_graph]")
       ->type_name("as_graph|train|eval");
+  if (command == Command::kAnalyze) return;
   app->add_option("--seed", raw->seed, "Key of random draws [0]")->type_name("N");
   app->add_flag("--check-finite", raw->check_finite, "Fail where a result is NaN or infinite");
   app->add_flag("--info", raw->info, "Show how it was computed (json always does)");
@@ -114,7 +116,7 @@ std::unique_ptr<Parser> MakeParser() {
   parser->app.require_subcommand(1);
   parser->app.footer(kProgramExamples);
   for (Command command : {Command::kEval, Command::kGrad, Command::kVjp, Command::kJvp,
-                          Command::kHvp, Command::kHealth}) {
+                          Command::kHvp, Command::kAnalyze, Command::kHealth}) {
     AddCommand(&parser->app, parser.get(), command);
   }
   CLI::App* server = parser->app.add_subcommand("server", "About the server");

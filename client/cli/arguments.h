@@ -17,7 +17,7 @@
 
 namespace gradwire::cli {
 
-enum class Command { kEval, kGrad, kVjp, kJvp, kHvp, kHealth, kServerStatus };
+enum class Command { kEval, kGrad, kVjp, kJvp, kHvp, kAnalyze, kHealth, kServerStatus };
 
 // NAME=VALUE as written.
 struct Assignment {

@@ -62,6 +62,19 @@ Examples:
   gradwire hvp 'sum(x^3)' 'x=[1,2]' --vector 'x=[1,0]' --vector 'x=[0,1]' --output=json
 )",
      "--vector"},
+    {Command::kAnalyze, "analyze",
+     "Say what a graph consists of, needs and costs, without running it",
+     R"(
+Lists every node that the server cannot compute or differentiate, with the way from the output that
+needs it. Inputs may be left out; then there are no costs. Exit code 0: the graph can be
+differentiated, or its inputs are not all given; 1: something is in its way.
+
+Examples:
+  gradwire analyze 'x^2*y + y^3' x=2 y=3
+  gradwire analyze --model mlp.onnx
+  gradwire analyze --model mlp.onnx images=@digits.npz labels=@digits.npz --output=json
+)",
+     nullptr},
     {Command::kHealth, "health", "Ask whether the server is serving (exit code 0: it is)",
      R"(
 Examples:

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -140,6 +141,54 @@ std::string AnswerAsJson(const Answer& answer) {
   return out;
 }
 
+std::string AnalysisAsJson(const GraphAnalysis& a) {
+  const auto values = [](const std::vector<GraphAnalysis::Value>& from) {
+    Json out = Json::array();
+    for (const GraphAnalysis::Value& value : from) {
+      Json json = {{"name", value.name}, {"data_type", std::string(DTypeName(value.dtype))}};
+      if (value.has_rank) {
+        json["shape"] = Json::array();
+        for (const std::string& extent : value.shape) {
+          int64_t number;
+          json["shape"].push_back(absl::SimpleAtoi(extent, &number) ? Json(number) : Json(extent));
+        }
+      }
+      out.push_back(std::move(json));
+    }
+    return out;
+  };
+  const auto cost = [](const GraphAnalysis::Cost& c) -> Json {
+    return {{"flops", c.flops}, {"peak_bytes", c.peak_bytes},   {"moved_bytes", c.moved_bytes},
+            {"steps", c.steps}, {"input_bytes", c.input_bytes}, {"output_bytes", c.output_bytes}};
+  };
+  Json json = {{"inputs", values(a.inputs)},
+               {"parameters", values(a.parameters)},
+               {"outputs", values(a.outputs)},
+               {"node_count", a.node_count},
+               {"ops", Json::array()},
+               {"issues", Json::array()},
+               {"computable", a.computable},
+               {"differentiable", a.differentiable},
+               {"wrt", a.wrt}};
+  for (const GraphAnalysis::OpUse& use : a.ops) {
+    json["ops"].push_back({{"domain", use.domain},
+                           {"name", use.name},
+                           {"count", use.count},
+                           {"supported", use.supported}});
+  }
+  for (const GraphAnalysis::Issue& issue : a.issues) {
+    json["issues"].push_back({{"reason", issue.reason},
+                              {"where", issue.where},
+                              {"message", issue.message},
+                              {"path", issue.path}});
+  }
+  if (a.computable) json["value_cost"] = cost(a.value_cost);
+  if (a.differentiable) json["gradient_cost"] = cost(a.gradient_cost);
+  if (!a.graph_digest.empty()) json["graph_digest"] = a.graph_digest;
+  if (!a.plan_digest.empty()) json["plan_digest"] = a.plan_digest;
+  return Dump(json);
+}
+
 std::string CapabilitiesAsJson(const ServerCapabilities& c, absl::string_view address) {
   Json ops = Json::array();
   for (const SupportedOp& op : c.ops) {
@@ -169,7 +218,7 @@ std::string CapabilitiesAsJson(const ServerCapabilities& c, absl::string_view ad
                      {"cpu_isa", c.cpu_isa},
                      {"workers", c.workers},
                      {"threads", c.threads},
-                     {"durability", c.memory_only ? "MEMORY_ONLY" : "DURABILITY_UNSPECIFIED"},
+                     {"durability", c.memory_only ? "MEMORY_ONLY" : "ON_DISK"},
                      {"limits",
                       {{"max_message_bytes", c.max_message_bytes},
                        {"memory_limit_bytes", c.memory_limit_bytes},

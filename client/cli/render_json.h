@@ -23,6 +23,8 @@ namespace gradwire::cli {
 
 std::string TensorAsJson(const TensorView& tensor);
 std::string AnswerAsJson(const Answer& answer);
+// The fields of AnalyzeGraphResponse, shapes as lists of numbers and symbols.
+std::string AnalysisAsJson(const GraphAnalysis& analysis);
 std::string CapabilitiesAsJson(const ServerCapabilities& capabilities, absl::string_view address);
 // {"error": {"code", "reason", "message", "details": [{"field", "description"}]}}. Without a reason
 // of the status's own it is `local_reason`, such as "USAGE".

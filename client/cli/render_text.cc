@@ -22,6 +22,8 @@ constexpr char kPlain[] = "\x1b[0m";
 
 // Labels wider than this do not push the others to the right.
 constexpr size_t kMaxLabelWidth = 32;
+// Of an analysis; JSON has them all.
+constexpr size_t kMaxListedValues = 20;
 
 struct Line {
   std::string label;
@@ -109,6 +111,57 @@ std::string AnswerAsText(const Answer& answer, bool show_info, bool colour) {
   return out;
 }
 
+std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  const auto add_values = [&rows](const char* role, const auto& values) {
+    for (size_t i = 0; i < values.size() && i < kMaxListedValues; ++i) {
+      const GraphAnalysis::Value& value = values[i];
+      const std::string shape =
+          value.has_rank ? absl::StrCat("[", absl::StrJoin(value.shape, ","), "]") : "";
+      rows.emplace_back(
+          role, absl::StrCat(Printable(value.name), "  ",
+                             value.dtype == DType::kUndefined ? "as sent"
+                                                              : std::string(DTypeName(value.dtype)),
+                             shape));
+    }
+    if (values.size() > kMaxListedValues) {
+      rows.emplace_back(role, absl::StrCat("... ", values.size() - kMaxListedValues, " more"));
+    }
+  };
+  add_values("input", a.inputs);
+  add_values("parameter", a.parameters);
+  add_values("output", a.outputs);
+  std::vector<std::string> ops;
+  for (const GraphAnalysis::OpUse& use : a.ops) {
+    ops.push_back(absl::StrCat(Printable(use.name),
+                               use.count > 1 ? absl::StrCat(" x", use.count) : "",
+                               use.supported ? "" : " (not supported)"));
+  }
+  rows.emplace_back("nodes",
+                    absl::StrCat(a.node_count, ops.empty() ? "" : ": ", absl::StrJoin(ops, ", ")));
+  const auto add_cost = [&rows](const char* of, const GraphAnalysis::Cost& c) {
+    rows.emplace_back(of, absl::StrCat(c.flops, " flops in ", c.steps, " steps, working memory ",
+                                       Bytes(c.peak_bytes), ", in ", Bytes(c.input_bytes), ", out ",
+                                       Bytes(c.output_bytes)));
+  };
+  if (a.computable) add_cost("value", a.value_cost);
+  if (a.differentiable) add_cost("gradient", a.gradient_cost);
+  if (a.differentiable) {
+    std::vector<std::string> names;
+    for (const std::string& name : a.wrt) names.push_back(Printable(name));
+    rows.emplace_back("wrt", absl::StrJoin(names, ", "));
+  }
+  std::string out = Table(rows);
+  for (const GraphAnalysis::Issue& issue : a.issues) {
+    absl::StrAppend(&out, colour ? kBoldRed : "", issue.reason, colour ? kPlain : "", ": ",
+                    Printable(issue.where), issue.where.empty() ? "" : ": ", issue.message, "\n");
+    std::vector<std::string> path;
+    for (const std::string& label : issue.path) path.push_back(Printable(label));
+    if (!path.empty()) absl::StrAppend(&out, "  needed by: ", absl::StrJoin(path, " <- "), "\n");
+  }
+  return out;
+}
+
 std::string CapabilitiesAsText(const ServerCapabilities& c, absl::string_view address) {
   std::set<std::pair<std::string, std::string>> ops;
   std::set<std::pair<std::string, std::string>> differentiable;
@@ -131,7 +184,8 @@ std::string CapabilitiesAsText(const ServerCapabilities& c, absl::string_view ad
        {"program cache", Bytes(c.program_cache_bytes)},
        {"node limit", absl::StrCat(c.max_nodes)},
        {"rank limit", absl::StrCat(c.max_rank)},
-       {"durability", c.memory_only ? "memory only: nothing survives a restart" : "unknown"},
+       {"durability", c.memory_only ? "memory only: nothing survives a restart"
+                                    : "on disk: what is acknowledged survives"},
        {"self-check", c.self_checks == 0
                           ? "off"
                           : absl::StrCat(c.self_checks, " comparisons, ", c.unused_kernels.size(),

@@ -21,6 +21,8 @@ namespace gradwire::cli {
 // answer was computed. The results of vectors are called (J'v)[x], (Jv)[f] and (Hv)[x], numbered
 // where there are several: (Hv1)[x], (Hv2)[x].
 std::string AnswerAsText(const Answer& answer, bool show_info, bool colour);
+// Tables of values, ops and costs, then the issues, each with its path.
+std::string AnalysisAsText(const GraphAnalysis& analysis, bool colour);
 std::string CapabilitiesAsText(const ServerCapabilities& capabilities, absl::string_view address);
 // "error: REASON: message", then one indented line for each detail that the message does not hold.
 // Without a reason of the status's own it is `local_reason`, else the status code.

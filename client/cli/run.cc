@@ -1,5 +1,6 @@
 #include "client/cli/run.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -86,12 +87,18 @@ absl::Status ReadValues(const std::vector<Assignment>& assignments, const Argume
   return absl::OkStatus();
 }
 
+// A file, or the name of a graph that the server keeps.
+absl::StatusOr<ModelSource> ModelAt(const std::string& path) {
+  if (absl::StartsWith(path, "graphs/")) return ModelSource::Kept(path);
+  return LoadModel(path);
+}
+
 absl::StatusOr<Prepared> Prepare(const Arguments& arguments) {
   Prepared prepared;
   if (arguments.model_path.empty()) {
     prepared.model = ModelSource::Formula(arguments.formula);
   } else {
-    GW_ASSIGN_OR_RETURN(prepared.model, LoadModel(arguments.model_path));
+    GW_ASSIGN_OR_RETURN(prepared.model, ModelAt(arguments.model_path));
   }
   prepared.signature = SignatureOf(prepared.model);
   GW_RETURN_IF_ERROR(ReadValues(arguments.inputs, arguments, prepared.signature, &prepared.inputs));
@@ -184,6 +191,7 @@ absl::StatusOr<Answer> Compute(const Client& client, const Prepared& prepared,
       return Jvp(client, prepared, arguments);
     case Command::kHvp:
       return Hvp(client, prepared, arguments);
+    case Command::kAnalyze:
     case Command::kHealth:
     case Command::kServerStatus:
       break;
@@ -206,6 +214,25 @@ int RunCompute(const Client& client, const Arguments& arguments, const Console& 
     *console.out << AnswerAsText(*answer, arguments.show_info, console.colour_out);
   }
   return kOk;
+}
+
+// Without its inputs a graph is not known to be wrong.
+bool IsInTheWay(const GraphAnalysis::Issue& issue) { return issue.reason != "MISSING_INPUT"; }
+
+int RunAnalyze(const Client& client, const Arguments& arguments, const Console& console) {
+  absl::StatusOr<Prepared> prepared = Prepare(arguments);
+  if (!prepared.ok()) {
+    return Report({prepared.status(), "LOCAL_INPUT"}, arguments.json, console);
+  }
+  absl::StatusOr<GraphAnalysis> analysis = client.Analyze(
+      prepared->model, prepared->inputs, {arguments.output_name, arguments.wrt, arguments.call});
+  if (!analysis.ok()) {
+    return Report({Explained(analysis.status(), client)}, arguments.json, console);
+  }
+  *console.out << (arguments.json ? AnalysisAsJson(*analysis) + "\n"
+                                  : AnalysisAsText(*analysis, console.colour_out));
+  return std::any_of(analysis->issues.begin(), analysis->issues.end(), IsInTheWay) ? kCheckFailed
+                                                                                   : kOk;
 }
 
 int RunHealth(const Client& client, const Arguments& arguments, const Console& console) {
@@ -251,6 +278,8 @@ int Run(const std::vector<std::string>& words, const Console& console) {
   const Arguments& arguments = *parsed.arguments;
   const Client client = Client::Connect(arguments.server);
   switch (arguments.command) {
+    case Command::kAnalyze:
+      return RunAnalyze(client, arguments, console);
     case Command::kHealth:
       return RunHealth(client, arguments, console);
     case Command::kServerStatus:

@@ -142,18 +142,11 @@ class Importer {
     return dims;
   }
 
-  std::string Label(size_t index) const {
-    const onnx::NodeProto& node = *nodes_[index].proto;
-    return absl::StrCat("node ", index, node.name().empty() ? "" : " ",
-                        node.name().empty() ? "" : Quoted(node.name()), " (",
-                        node.op_type().substr(0, 80), ")");
-  }
-
   void DefineOutputs() {
     outputs_.resize(nodes_.size());
     auto origins = std::make_shared<std::vector<std::string>>();
     for (size_t i = 0; i < nodes_.size(); ++i) {
-      origins->push_back(Label(i));
+      origins->push_back(NodeLabel(i, *nodes_[i].proto));
       for (const std::string& name : nodes_[i].proto->output()) {
         outputs_[i].push_back(name.empty() ? -1 : Define(name, origins->back()));
       }
@@ -321,6 +314,12 @@ class Importer {
 };
 
 }  // namespace
+
+std::string NodeLabel(size_t index, const onnx::NodeProto& node) {
+  return absl::StrCat("node ", index, node.name().empty() ? "" : " ",
+                      node.name().empty() ? "" : Quoted(node.name()), " (",
+                      node.op_type().substr(0, 80), ")");
+}
 
 absl::StatusOr<onnx::ModelProto> ParseOnnx(absl::string_view bytes) {
   onnx::ModelProto proto;

@@ -24,6 +24,9 @@ struct ImportLimits {
   int64_t max_nodes = 200'000;  // after inlining
 };
 
+// 'node 7 "fc1" (MatMul)': how messages name a node; `index` counts after inlining.
+std::string NodeLabel(size_t index, const onnx::NodeProto& node);
+
 absl::StatusOr<onnx::ModelProto> ParseOnnx(absl::string_view bytes);
 
 absl::StatusOr<Model> ImportModel(const onnx::ModelProto& proto, const OpRegistry& ops,

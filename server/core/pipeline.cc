@@ -139,38 +139,43 @@ absl::Status Pipeline::CheckOptions() const {
   return problems.ToStatus();
 }
 
-absl::Status Pipeline::Load() {
+absl::Status Pipeline::CheckRequest() {
+  if (std::exchange(checked_, true)) return absl::OkStatus();
   GW_RETURN_IF_ERROR(CheckOptions());
   GW_RETURN_IF_ERROR(problems_.ToStatus());
   int64_t copied = 0;
   for (const Tensor& t : owned_) copied = SaturatingAdd(copied, t.bytes());
-  GW_RETURN_IF_ERROR(call_.memory.Grow(copied, "the tensors of the request"));
-
-  const absl::Time start = absl::Now();
-  GW_ASSIGN_OR_RETURN(loaded_, LoadModel());
-  prepare_time_ = absl::Now() - start;
-  return absl::OkStatus();
+  return call_.memory.Grow(copied, "the tensors of the request");
 }
 
-absl::StatusOr<std::shared_ptr<const LoadedModel>> Pipeline::LoadModel() {
+absl::StatusOr<ModelBytes> Pipeline::FindModel() {
   switch (parts_.model->source_case()) {
     case v1::Model::kOnnx:
-      return engine_.LoadModel(ModelFormat::kOnnx, parts_.model->onnx(), inputs_);
+      return ModelBytes{ModelFormat::kOnnx, parts_.model->onnx()};
     case v1::Model::kText:
-      return engine_.LoadModel(ModelFormat::kText, parts_.model->text(), inputs_);
+      return ModelBytes{ModelFormat::kText, parts_.model->text()};
     case v1::Model::kExpression:
-      return engine_.LoadModel(ModelFormat::kFormula, parts_.model->expression(), inputs_);
+      return ModelBytes{ModelFormat::kFormula, parts_.model->expression()};
     case v1::Model::kGraph: {
       if (graphs_ == nullptr) return Error(Reason::kNotFound, "model.graph: no graphs are kept");
-      GW_ASSIGN_OR_RETURN(const KeptGraph kept, graphs_->Find(parts_.model->graph()));
+      GW_ASSIGN_OR_RETURN(KeptGraph kept, graphs_->Find(parts_.model->graph()));
       const absl::string_view bytes = kept.bytes->bytes();
       GW_RETURN_IF_ERROR(call_.memory.Grow(static_cast<int64_t>(bytes.size()), "the graph"));
-      return engine_.LoadModel(kept.format, bytes, inputs_);
+      return ModelBytes{kept.format, bytes, std::move(kept.bytes)};
     }
     case v1::Model::SOURCE_NOT_SET:
       break;
   }
   return Error(Reason::kInvalidModel, "model: expected one of onnx, text, expression and graph");
+}
+
+absl::Status Pipeline::Load() {
+  GW_RETURN_IF_ERROR(CheckRequest());
+  const absl::Time start = absl::Now();
+  GW_ASSIGN_OR_RETURN(const ModelBytes model, FindModel());
+  GW_ASSIGN_OR_RETURN(loaded_, engine_.LoadModel(model.format, model.bytes, inputs_));
+  prepare_time_ = absl::Now() - start;
+  return absl::OkStatus();
 }
 
 std::vector<std::string> Pipeline::NamesOfVectors() const {
@@ -208,6 +213,7 @@ absl::Status Pipeline::Prepare(Computation computation) {
   const absl::Time start = absl::Now();
   GW_ASSIGN_OR_RETURN(prepared_, engine_.Prepare(*loaded_, computation, inputs_));
   prepare_time_ += absl::Now() - start;
+  outputs_.clear();
   ListOutputs();
   return absl::OkStatus();
 }

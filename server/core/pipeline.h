@@ -44,6 +44,13 @@ Parts PartsOf(const Request& request) {
   return {&request.model(), &request.inputs(), &request.options(), HasUnknownFields(request)};
 }
 
+// The model that a request sends or names.
+struct ModelBytes {
+  ModelFormat format = ModelFormat::kOnnx;
+  absl::string_view bytes;
+  std::shared_ptr<const store::Blob> kept;  // holds the bytes of a model that is named
+};
+
 // What a result of a Program is, and so which field of a reply it belongs to.
 enum class Role { kOutput, kGradient, kTangent, kProduct };
 
@@ -63,7 +70,10 @@ class Pipeline {
   // stay in here: only SharedCotangentSum() reads them.
   void AddSharedCotangents(const v1::TensorMap& cotangents);
 
-  // Decodes the tensors, all problems at once, and the model.
+  // All problems of options and tensors at once. Load() begins with it.
+  absl::Status CheckRequest();
+  absl::StatusOr<ModelBytes> FindModel();
+  // Decodes the model.
   absl::Status Load();
   const Model& model() const { return *loaded_->model; }
   const NamedViews& inputs() const { return inputs_; }
@@ -98,7 +108,6 @@ class Pipeline {
   };
 
   void Decode(const TensorProtos& tensors, const std::string& field, NamedViews* views);
-  absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel();
   absl::Status CheckOptions() const;
   void CheckVectorTypes(const std::string& where, const NamedViews& views, absl::string_view prefix,
                         Problems* problems) const;
@@ -126,6 +135,7 @@ class Pipeline {
   const Parts parts_;
 
   Problems problems_;
+  bool checked_ = false;
   std::vector<Tensor> owned_;  // what could not be read in place
   NamedViews inputs_;
   NamedViews shared_cotangents_;

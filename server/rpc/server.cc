@@ -12,6 +12,7 @@
 #include "gradwire/v1/gradient_service.grpc.pb.h"
 #include "gradwire/v1/graph_service.grpc.pb.h"
 #include "gradwire/v1/server_service.grpc.pb.h"
+#include "server/core/analysis_core.h"
 #include "server/core/gradient_core.h"
 #include "server/core/graph_store.h"
 #include "server/core/server_core.h"
@@ -25,6 +26,7 @@
 namespace gradwire::rpc {
 namespace {
 
+using server::AnalysisCore;
 using server::GradientCore;
 using server::GraphStore;
 using server::ServerCore;
@@ -125,6 +127,7 @@ struct Server::State {
             .self_check = options.self_check,
         }),
         graphs(&engine, data.store.get(), data.blobs.get()),
+        analysis(&engine, &graphs),
         gradient_core(&engine, {.max_message_bytes = options.max_message_bytes, .graphs = &graphs}),
         server_core(&engine, {.max_message_bytes = options.max_message_bytes,
                               .memory_limit_bytes = options.memory_limit_bytes,
@@ -153,6 +156,7 @@ struct Server::State {
     graph.Add("GetGraph", &graphs, &GraphStore::GetGraph);
     graph.Add("ListGraphs", &graphs, &GraphStore::ListGraphs);
     graph.Add("DeleteGraph", &graphs, &GraphStore::DeleteGraph);
+    graph.Add("AnalyzeGraph", &analysis, &AnalysisCore::AnalyzeGraph);
     UnaryService& server = AddService(v1::ServerService::service_full_name());
     server.Add("GetCapabilities", &server_core, &ServerCore::GetCapabilities);
   }
@@ -172,6 +176,7 @@ struct Server::State {
   server::Admission admission;
   Engine engine;
   GraphStore graphs;
+  AnalysisCore analysis;
   GradientCore gradient_core;
   ServerCore server_core;
   InFlight in_flight;

@@ -134,7 +134,7 @@ TEST(ToyOpTest, IsDocumented) {
 
 TEST(ToyOpTest, IsTheOneThatTheGuideWalksThrough) {
   const std::string marker = "// [toy op]\n";
-  const std::string source = ReadFile(__FILE__);
+  const std::string source = ReadFile(GRADWIRE_SOURCE_DIR "/tests/conformance/toy_op_test.cc");
   const size_t first = source.find(marker) + marker.size();
   const size_t last = source.find(marker, first);
   ASSERT_NE(last, std::string::npos);
