@@ -8,6 +8,7 @@
 #include "engine/kernels/matmul.h"
 #include "engine/lru_cache.h"
 #include "engine/onednn/provider.h"
+#include "engine/onnx/export.h"
 #include "engine/onnx/formula.h"
 #include "engine/onnx/import.h"
 #include "engine/onnx/onnx_text.h"
@@ -117,6 +118,45 @@ absl::StatusOr<Graph> Derive(const Graph& graph, const Computation& c,
   return absl::InternalError("unknown kind of computation");
 }
 
+// The graph of a computation, with what was left to defaults.
+struct Derived {
+  Graph graph;
+  std::vector<std::string> outputs;
+  std::vector<std::string> wrt;
+  std::vector<std::string> frozen;
+};
+
+absl::StatusOr<Derived> DeriveFrom(const Model& model, const Computation& computation,
+                                   const NamedViews& inputs) {
+  Derived out;
+  out.outputs = computation.outputs;
+  if (computation.kind == Computation::kGradient ||
+      (computation.kind == Computation::kHvp && !computation.hvp_of_cotangents)) {
+    GW_ASSIGN_OR_RETURN(std::string output, OnlyOutput(model, computation.outputs));
+    out.outputs = {std::move(output)};
+  }
+  if (out.outputs.empty()) {
+    for (ModelValue v : model.outputs) {
+      out.outputs.push_back(model.value_names[static_cast<size_t>(v)]);
+    }
+  }
+  out.wrt = computation.wrt;
+  if (out.wrt.empty() && computation.kind != Computation::kValue &&
+      computation.kind != Computation::kJvp) {
+    out.wrt = DefaultWrt(model, inputs);
+  }
+  SpecializeRequest request;
+  request.inputs = &inputs;
+  request.outputs = out.outputs;
+  request.marks = out.wrt;
+  request.mode = computation.mode;
+  request.precision = computation.precision;
+  GW_ASSIGN_OR_RETURN(Specialized specialized, Specialize(model, request));
+  GW_ASSIGN_OR_RETURN(out.graph, Derive(specialized.graph, computation, out.outputs, out.wrt));
+  out.frozen = std::move(specialized.frozen);
+  return out;
+}
+
 }  // namespace
 
 struct Engine::State {
@@ -213,37 +253,14 @@ absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Comput
     }
   }
   const absl::Time start = absl::Now();
-  const Model& model = *loaded.model;
+  GW_ASSIGN_OR_RETURN(Derived derived, DeriveFrom(*loaded.model, computation, inputs));
   Variant variant;
   Prepared& prepared = variant.prepared;
-  prepared.outputs = computation.outputs;
-  if (computation.kind == Computation::kGradient ||
-      (computation.kind == Computation::kHvp && !computation.hvp_of_cotangents)) {
-    GW_ASSIGN_OR_RETURN(std::string output, OnlyOutput(model, computation.outputs));
-    prepared.outputs = {std::move(output)};
-  }
-  if (prepared.outputs.empty()) {
-    for (ModelValue v : model.outputs) {
-      prepared.outputs.push_back(model.value_names[static_cast<size_t>(v)]);
-    }
-  }
-  prepared.wrt = computation.wrt;
-  if (prepared.wrt.empty() && computation.kind != Computation::kValue &&
-      computation.kind != Computation::kJvp) {
-    prepared.wrt = DefaultWrt(model, inputs);
-  }
-  SpecializeRequest request;
-  request.inputs = &inputs;
-  request.outputs = prepared.outputs;
-  request.marks = prepared.wrt;
-  request.mode = computation.mode;
-  request.precision = computation.precision;
-  GW_ASSIGN_OR_RETURN(Specialized specialized, Specialize(model, request));
-  GW_ASSIGN_OR_RETURN(const Graph derived,
-                      Derive(specialized.graph, computation, prepared.outputs, prepared.wrt));
-  prepared.graph_digest = derived.digest();
-  GW_ASSIGN_OR_RETURN(prepared.program, state_->CompileOnce(derived));
-  for (const std::string& name : specialized.frozen) {
+  prepared.outputs = std::move(derived.outputs);
+  prepared.wrt = std::move(derived.wrt);
+  prepared.graph_digest = derived.graph.digest();
+  GW_ASSIGN_OR_RETURN(prepared.program, state_->CompileOnce(derived.graph));
+  for (const std::string& name : derived.frozen) {
     auto it = inputs.find(name);
     if (it != inputs.end()) variant.frozen.push_back({name, DigestOf(Bytes(it->second))});
   }
@@ -251,6 +268,24 @@ absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Comput
   state_->Remember(key, std::move(variant));
   result.compile_time = absl::Now() - start;
   return result;
+}
+
+absl::StatusOr<std::string> Engine::Export(const LoadedModel& loaded,
+                                           const Computation& computation,
+                                           const NamedViews& inputs) const {
+  const Model& model = *loaded.model;
+  GW_ASSIGN_OR_RETURN(const Derived derived, DeriveFrom(model, computation, inputs));
+  ExportOptions options;
+  for (const ModelInitializer& init : model.initializers) {
+    const std::string& name = model.value_names[static_cast<size_t>(init.value)];
+    const auto given = inputs.find(name);
+    const TensorView value = given != inputs.end() ? given->second : TensorView(init.data);
+    const ValueId input = derived.graph.FindInput(name);
+    // With another precision its type is not the model's: it stays an input.
+    if (input == kNoValue || derived.graph.type(input) != value.type()) continue;
+    options.initializers.emplace(name, value);
+  }
+  return ExportOnnx(derived.graph, options);
 }
 
 }  // namespace gradwire

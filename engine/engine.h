@@ -96,6 +96,12 @@ class Engine {
   absl::StatusOr<Prepared> Prepare(const LoadedModel& model, const Computation& computation,
                                    const NamedViews& inputs);
 
+  // The graph that Prepare would compile, as the bytes of an ONNX model: export.h says how names
+  // are spelt. The model's initialisers are its initialisers. Errors: those of Prepare and
+  // ExportOnnx.
+  absl::StatusOr<std::string> Export(const LoadedModel& model, const Computation& computation,
+                                     const NamedViews& inputs) const;
+
   const EngineOptions& options() const { return options_; }
   const OpRegistry& ops() const { return AllOps(); }
   const SelfCheckReport& self_check() const;

@@ -34,6 +34,7 @@
 namespace gradwire {
 
 class GraphBuilder;
+class NodeExport;
 class NodeImport;
 
 using ValueId = int32_t;
@@ -196,6 +197,10 @@ struct OpDef {
   Derivative derivative = Zero{};
   Lowering lowering = NoLowering{};
   std::vector<OnnxBinding> onnx = {};
+  // How the op is written as ONNX: node_export.h. Null: as one node of the newest binding.
+  void (*export_onnx)(NodeExport& n) = nullptr;
+  // For an op of our own domain: the text of a function that says what it computes to others.
+  absl::string_view onnx_function = "";
   Domain domain = {};
 };
 

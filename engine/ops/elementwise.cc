@@ -427,6 +427,7 @@ const OpDef kStopGradientOp = {
     .derivative = Zero{},
     .lowering = Pointwise{tiles::Identity},
     .onnx = {{.name = "StopGradient", .domain = "gradwire"}},
+    .onnx_function = "StopGradient (x) => (y) { y = Identity (x) }",
 };
 
 const OpDef kTagOp = {
@@ -438,6 +439,7 @@ const OpDef kTagOp = {
     .reference = CopyReference,
     .derivative = Linear{[](GraphBuilder&, const NodeView&, int, ValueId g) { return g; }},
     .lowering = Pointwise{tiles::Identity},
+    .export_onnx = [](NodeExport& n) { n.Add("Identity", {n.in(0)}, n.out(0)); },
     .domain = {.samples = {{.inputs = {{.shape = {2, 3}}}, .attrs = {{"name", std::string("t")}}}}},
 };
 

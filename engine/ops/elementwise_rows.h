@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/graph/node_export.h"
 #include "engine/graph/node_import.h"
 #include "engine/ops/pointwise_row.h"
 

@@ -63,6 +63,16 @@ const OpDef kExpm1Op = PointwiseOp<kFloating, 1>(
         }},
         .lowering = Pointwise{tiles::Expm1},
         .onnx = {{.name = "Expm1", .domain = "gradwire"}},
+        // 2 e^(x/2) sinh(x/2)
+        .onnx_function = R"(Expm1 (x) => (y) {
+          two = Constant <value_float: float = 2.0> ()
+          t = CastLike (two, x)
+          h = Div (x, t)
+          e = Exp (h)
+          s = Sinh (h)
+          es = Mul (e, s)
+          y = Mul (t, es)
+        })",
     });
 
 const OpDef kLogOp = PointwiseOp<kFloating, 1>(
@@ -88,6 +98,15 @@ const OpDef kLog1pOp = PointwiseOp<kFloating, 1>(
         }},
         .lowering = Pointwise{tiles::Log1p},
         .onnx = {{.name = "Log1p", .domain = "gradwire"}},
+        // 2 atanh(x / (x + 2))
+        .onnx_function = R"(Log1p (x) => (y) {
+          two = Constant <value_float: float = 2.0> ()
+          t = CastLike (two, x)
+          d = Add (x, t)
+          q = Div (x, d)
+          a = Atanh (q)
+          y = Mul (t, a)
+        })",
         .domain = {.low = -0.7, .high = 2},
     });
 

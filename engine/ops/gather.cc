@@ -205,6 +205,106 @@ const OpDef kGatherOp = {
                    }},
 };
 
+// ScatterElements, which adds element by element, on [before, indices, after].
+void ExportGatherGrad(NodeExport& n) {
+  const auto axis = static_cast<int>(n.attrs.Int("axis"));
+  const Shape& x = n.in_type(0).shape;
+  const int64_t count = n.in_type(1).shape.num_elements();
+  int64_t before = 1, after = 1;
+  for (int d = 0; d < axis; ++d) before *= x[d];
+  for (int d = axis + n.in_type(1).shape.rank(); d < x.rank(); ++d) after *= x[d];
+  const Attrs as_given = {{"allowzero", int64_t{1}}};
+  const std::string updates = n.Add("Reshape", {n.in(0), n.Ints({before, count, after})}, as_given);
+  const std::string column = n.Add("Reshape", {n.in(1), n.Ints({1, count, 1})}, as_given);
+  const std::string indices = n.Add("Expand", {column, n.Ints({before, count, after})});
+  const std::string zeros =
+      n.Add("ConstantOfShape", {n.Ints({before, n.attrs.Int("extent"), after})},
+            {{"value", Tensor({n.out_type().dtype, Shape({1})})}});
+  const std::string sums = n.Add("ScatterElements", {zeros, indices, updates},
+                                 {{"axis", int64_t{1}}, {"reduction", std::string("add")}});
+  n.Add("Reshape", {sums, n.Ints(ToVector(n.out_type().shape))}, n.out(0), as_given);
+}
+
+// ---- ScatterElements
+
+// For each element of `indices`, counted through the data row-major; behind the end where the index
+// is outside the axis, so that it is an error and never another element.
+ValueId ScatteredPlaces(NodeImport& n, ValueId indices, const Shape& data, int axis) {
+  GraphBuilder& b = n.b;
+  const Shape shape = b.shape(indices);
+  const Dims strides = data.Strides();
+  std::vector<int64_t> base(static_cast<size_t>(shape.num_elements()));
+  Dims at(shape.dims().size(), 0);
+  for (int64_t& place : base) {
+    for (int d = 0; d < shape.rank(); ++d) {
+      if (d != axis) place += at[static_cast<size_t>(d)] * strides[static_cast<size_t>(d)];
+    }
+    for (int d = shape.rank() - 1; d >= 0; --d) {
+      if (++at[static_cast<size_t>(d)] < shape[d]) break;
+      at[static_cast<size_t>(d)] = 0;
+    }
+  }
+  const auto number = [&b](int64_t value) { return b.Constant(Tensor::Scalar(value)); };
+  const int64_t extent = data[axis];
+  const ValueId index = Cast(b, indices, DType::kInt64);
+  const ValueId forward = Where(b, Less(b, index, number(0)), Add(b, index, number(extent)), index);
+  const ValueId inside =
+      And(b, GreaterOrEqual(b, forward, number(0)), Less(b, forward, number(extent)));
+  const ValueId place = Add(b, Mul(b, forward, number(strides[static_cast<size_t>(axis)])),
+                            b.Constant(Tensor::FromVector<int64_t>(shape, base)));
+  return Where(b, inside, place, number(data.num_elements()));
+}
+
+std::vector<ValueId> ImportScatterElements(NodeImport& n) {
+  if (!TakesInputs(n, 3, 3)) return {};
+  GraphBuilder& b = n.b;
+  const Shape data = n.type(0).shape, indices = n.type(1).shape;
+  const std::string reduction = StringAttr(n, "reduction", "none");
+  if (reduction != "add" || n.opset < 16) {
+    n.Fail(Reason::kUnsupportedOp,
+           absl::StrCat("reduction \"", reduction, "\" is not supported, only \"add\" is"));
+    return {};
+  }
+  const int axis = n.Axis(IntAttr(n, "axis", 0), data.rank());
+  if (!b.ok()) return {};
+  bool fits = indices == n.type(2).shape && indices.rank() == data.rank();
+  for (int d = 0; fits && d < data.rank(); ++d) fits = d == axis || indices[d] <= data[d];
+  if (!fits) {
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("indices ", indices.ToString(), " and updates ", n.type(2).shape.ToString(),
+                        " do not fit data ", data.ToString()));
+    return {};
+  }
+  if (!IndicesFit(n, indices.num_elements())) return {};
+  const Shape flat({indices.num_elements()});
+  const ValueId places = Reshape(b, ScatteredPlaces(n, n.in(1), data, axis), flat);
+  const ValueId sums = GatherGrad(b, Reshape(b, n.in(2), flat), places, 0, data.num_elements());
+  return {Add(b, n.in(0), Reshape(b, sums, data))};
+}
+
+const OpDef kScatterElementsOp = {
+    .name = "ScatterElements",
+    .doc =
+        "The data with the updates added at the indices along `axis`; repeated indices add up. Only"
+        " the reduction `add`.",
+    .attrs = {},
+    .min_inputs = 3,
+    .max_inputs = 3,
+    .onnx = {{.name = "ScatterElements", .since = 16, .import = ImportScatterElements}},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({3, 3}), Given({2, 3}, {1, 0, 2, 0, -1, 2}, DType::kInt64),
+                                   Drawn({2, 3})},
+                        .attrs = {{"reduction", std::string("add")}}},
+                       {.inputs = {Drawn({2, 4}), Given({2, 3}, {1, 1, -4, 3, 0, 3}, DType::kInt32),
+                                   Drawn({2, 3})},
+                        .attrs = {{"axis", int64_t{1}}, {"reduction", std::string("add")}}},
+                       {.inputs = {Drawn({4}), Given({0}, {}, DType::kInt64), Drawn({0})},
+                        .attrs = {{"reduction", std::string("add")}},
+                        .opset = 16},
+                   }},
+};
+
 const OpDef kGatherGradOp =
     {
         .name = "GatherGrad",
@@ -220,6 +320,7 @@ const OpDef kGatherGradOp =
           if (i != 0) return kNoValue;
           return Gather(b, g, n.in[1], static_cast<int>(n.attrs.Int("axis")));
         }},
+        .export_onnx = ExportGatherGrad,
         .domain = {.samples =
                        {
                            {.inputs = {Drawn({3, 2}), Given({3}, {4, 0, 4}, DType::kInt64)},
@@ -426,6 +527,8 @@ ValueId GatherGrad(GraphBuilder& b, ValueId x, ValueId indices, int axis, int64_
                Attrs{{"axis", static_cast<int64_t>(axis)}, {"extent", extent}});
 }
 
-std::vector<const OpDef*> GatherOps() { return {&kGatherOp, &kGatherGradOp, &kPadOp}; }
+std::vector<const OpDef*> GatherOps() {
+  return {&kGatherOp, &kGatherGradOp, &kScatterElementsOp, &kPadOp};
+}
 
 }  // namespace gradwire

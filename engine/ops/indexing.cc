@@ -1,6 +1,7 @@
 // Ops that pick, place and join elements.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "absl/strings/str_join.h"
 #include "engine/base/checked.h"
@@ -191,6 +192,77 @@ Outputs ImportSlice(NodeImport& n) {
   return {Slice(n.b, n.in(0), first, stride, Shape(std::move(dims)))};
 }
 
+// ---- As ONNX
+
+// Adds a Slice that takes `counts` elements from `starts` on.
+std::string AddSlice(NodeExport& n, const std::string& x, std::vector<int64_t> starts,
+                     std::vector<int64_t> steps, absl::Span<const int64_t> counts,
+                     const std::string& out) {
+  std::vector<int64_t> ends(starts.size());
+  for (size_t d = 0; d < starts.size(); ++d) {
+    if (counts[d] == 0) starts[d] = ends[d] = 0, steps[d] = 1;
+    if (counts[d] == 0) continue;
+    const int64_t last = starts[d] + (counts[d] - 1) * steps[d];
+    ends[d] = steps[d] > 0 ? last + 1 : last - 1;
+    if (ends[d] < 0) ends[d] = std::numeric_limits<int64_t>::min();  // -1 would mean the last one
+  }
+  n.Add("Slice",
+        {x, n.Ints(starts), n.Ints(ends), n.Ints(Iota(0, static_cast<int64_t>(starts.size()))),
+         n.Ints(steps)},
+        out);
+  return out;
+}
+
+void ExportSlice(NodeExport& n) {
+  if (n.out_type().shape.rank() == 0) return n.Add("Identity", {n.in(0)}, n.out(0));
+  AddSlice(n, n.in(0), n.attrs.Ints("starts"), n.attrs.Ints("steps"), n.out_type().shape, n.out(0));
+}
+
+// Zeros between the elements of dimension d, so that they stand `step` apart.
+std::string Spread(NodeExport& n, const std::string& x, size_t d, int64_t step, Dims* dims) {
+  std::vector<int64_t> apart = ToVector(*dims);
+  apart.insert(apart.begin() + static_cast<std::ptrdiff_t>(d) + 1, 1);
+  std::vector<int64_t> pads(2 * apart.size(), 0);
+  pads[apart.size() + d + 1] = step - 1;
+  const std::string column = n.Add("Reshape", {x, n.Ints(apart)}, {{"allowzero", int64_t{1}}});
+  const std::string padded = n.Add("Pad", {column, n.Ints(pads)});
+  const int64_t extent = (*dims)[d];
+  (*dims)[d] = extent * step;
+  const std::string joined =
+      n.Add("Reshape", {padded, n.Ints(ToVector(*dims))}, {{"allowzero", int64_t{1}}});
+  (*dims)[d] = (extent - 1) * step + 1;
+  return AddSlice(n, joined, std::vector<int64_t>(dims->size(), 0),
+                  std::vector<int64_t>(dims->size(), 1), *dims, n.NewName());
+}
+
+void ExportUnslice(NodeExport& n) {
+  Dims dims = n.in_type(0).shape.dims();
+  const size_t rank = dims.size();
+  std::vector<int64_t> starts = n.attrs.Ints("starts"), steps = n.attrs.Ints("steps");
+  std::vector<int64_t> first(rank, 0), by(rank, 1);
+  for (size_t d = 0; d < rank; ++d) {
+    if (steps[d] >= 0 || dims[d] == 0) continue;
+    first[d] = dims[d] - 1;
+    by[d] = -1;
+    starts[d] += (dims[d] - 1) * steps[d];
+    steps[d] = -steps[d];
+  }
+  std::string x = n.in(0);
+  if (std::count(by.begin(), by.end(), -1) > 0) {
+    x = AddSlice(n, x, first, by, dims, n.NewName());
+  }
+  for (size_t d = 0; d < rank; ++d) {
+    if (steps[d] > 1 && dims[d] > 1) x = Spread(n, x, d, steps[d], &dims);
+  }
+  std::vector<int64_t> pads(2 * rank, 0);
+  for (size_t d = 0; d < rank; ++d) {
+    pads[d] = dims[d] == 0 ? 0 : starts[d];
+    pads[rank + d] = n.out_type().shape[static_cast<int>(d)] - pads[d] - dims[d];
+  }
+  if (rank == 0) return n.Add("Identity", {x}, n.out(0));
+  n.Add("Pad", {x, n.Ints(pads)}, n.out(0));
+}
+
 const OpDef kSliceOp = {
     .name = "Slice",
     .doc =
@@ -205,6 +277,7 @@ const OpDef kSliceOp = {
     }},
     .lowering = View{SliceLayout},
     .onnx = {{.name = "Slice", .since = 1, .import = ImportSlice}},
+    .export_onnx = ExportSlice,
     .domain = {.samples =
                    {
                        {.inputs = {Drawn({5, 4}), FrozenVector({1, 0}), FrozenVector({4, 3})}},
@@ -237,6 +310,7 @@ const OpDef kUnsliceOp = {
     .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int, ValueId g) {
       return Slice(b, g, n.attrs.Ints("starts"), n.attrs.Ints("steps"), Shape(b.shape(n.in[0])));
     }},
+    .export_onnx = ExportUnslice,
     .domain = {.samples =
                    {
                        {.inputs = {Drawn({2, 3})},

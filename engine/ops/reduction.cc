@@ -242,6 +242,16 @@ OpDef Composite(absl::string_view name, absl::string_view doc, bool finite_over_
 
 const std::vector<AttrDef> kReduceAttrs = {{"axes", std::vector<int64_t>(), true}};
 
+// No axes mean all of them to ONNX, and none to us.
+void ExportReduce(NodeExport& n, absl::string_view op) {
+  const std::vector<int64_t>& axes = n.attrs.Ints("axes");
+  if (axes.empty()) {
+    n.Add("Identity", {n.in(0)}, n.out(0));
+  } else {
+    n.Add(op, {n.in(0), n.Ints(axes)}, n.out(0), {{"keepdims", int64_t{0}}});
+  }
+}
+
 const OpDef kReduceSumOp = {
     .name = "ReduceSum",
     .doc =
@@ -254,6 +264,7 @@ const OpDef kReduceSumOp = {
     .derivative = Linear{SumTranspose},
     .lowering = Reduce{ReduceKind::kSum},
     .onnx = {{.name = "ReduceSum", .since = 1, .import = ImportReduce<ReduceSum, 13>}},
+    .export_onnx = [](NodeExport& n) { ExportReduce(n, "ReduceSum"); },
     .domain = {.samples = ReduceSamples(13, true)},
 };
 
@@ -269,6 +280,7 @@ const OpDef kReduceMaxOp = {
     .derivative = kExtremum,
     .lowering = Reduce{ReduceKind::kMax},
     .onnx = {{.name = "ReduceMax", .since = 1, .import = ImportReduce<ReduceMax, 18>}},
+    .export_onnx = [](NodeExport& n) { ExportReduce(n, "ReduceMax"); },
     .domain = {.samples = ReduceSamples(18, false)},
 };
 
@@ -284,6 +296,7 @@ const OpDef kReduceMinOp = {
     .derivative = kExtremum,
     .lowering = Reduce{ReduceKind::kMin},
     .onnx = {{.name = "ReduceMin", .since = 1, .import = ImportReduce<ReduceMin, 18>}},
+    .export_onnx = [](NodeExport& n) { ExportReduce(n, "ReduceMin"); },
     .domain = {.samples = ReduceSamples(18, false)},
 };
 

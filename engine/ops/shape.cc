@@ -141,36 +141,38 @@ Outputs ImportExpand(NodeImport& n) {
 
 }  // namespace
 
-const OpDef
-    kExpandOp =
-        {
-            .name = "Expand",
-            .doc = "The input repeated to a shape by NumPy broadcasting. Moves no data.",
-            .attrs = kShapeAttr,
-            .infer = [](const InferArgs& args) -> absl::StatusOr<std::vector<TensorType>> {
-              GW_ASSIGN_OR_RETURN(Shape shape, ResultShape(args.attrs.Ints("shape")));
-              if (!BroadcastsTo(args.in[0].shape, shape)) {
-                return Error(Reason::kShapeMismatch,
-                             absl::StrCat("input ", args.in[0].shape.ToString(),
-                                          " cannot be repeated to ", shape.ToString()));
-              }
-              return std::vector<TensorType>{{args.in[0].dtype, std::move(shape)}};
-            },
-            .reference = ReadView<ExpandLayout>,
-            .simplify = SimplifyExpand,
-            .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int, ValueId g) {
-              return SumTo(b, g, Shape(b.shape(n.in[0])));
-            }},
-            .lowering = View{ExpandLayout},
-            .onnx = {{.name = "Expand", .since = 8, .import = ImportExpand}},
-            .domain = {.samples =
-                           {
-                               {.inputs = {Drawn({3, 1}), FrozenVector({2, 3, 4})}},
-                               {.inputs = {Drawn({3, 4}), FrozenVector({1})}},
-                               {.inputs = {Drawn({3, 1}), FrozenVector({1, 4})}, .opset = 8},
-                               {.inputs = {Drawn({}), FrozenVector({2, 2})}},
-                               {.inputs = {Drawn({1}), FrozenVector({0})}},
-                           }},
+const OpDef kExpandOp = {
+    .name = "Expand",
+    .doc = "The input repeated to a shape by NumPy broadcasting. Moves no data.",
+    .attrs = kShapeAttr,
+    .infer = [](const InferArgs& args) -> absl::StatusOr<std::vector<TensorType>> {
+      GW_ASSIGN_OR_RETURN(Shape shape, ResultShape(args.attrs.Ints("shape")));
+      if (!BroadcastsTo(args.in[0].shape, shape)) {
+        return Error(Reason::kShapeMismatch,
+                     absl::StrCat("input ", args.in[0].shape.ToString(), " cannot be repeated to ",
+                                  shape.ToString()));
+      }
+      return std::vector<TensorType>{{args.in[0].dtype, std::move(shape)}};
+    },
+    .reference = ReadView<ExpandLayout>,
+    .simplify = SimplifyExpand,
+    .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int, ValueId g) {
+      return SumTo(b, g, Shape(b.shape(n.in[0])));
+    }},
+    .lowering = View{ExpandLayout},
+    .onnx = {{.name = "Expand", .since = 8, .import = ImportExpand}},
+    .export_onnx =
+        [](NodeExport& n) {
+          n.Add("Expand", {n.in(0), n.Ints(n.attrs.Ints("shape"))}, n.out(0));
+        },
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({3, 1}), FrozenVector({2, 3, 4})}},
+                       {.inputs = {Drawn({3, 4}), FrozenVector({1})}},
+                       {.inputs = {Drawn({3, 1}), FrozenVector({1, 4})}, .opset = 8},
+                       {.inputs = {Drawn({}), FrozenVector({2, 2})}},
+                       {.inputs = {Drawn({1}), FrozenVector({0})}},
+                   }},
 };
 
 namespace {
@@ -293,6 +295,11 @@ const OpDef kReshapeOp = {
     }},
     .lowering = View{ReshapeLayout},
     .onnx = {{.name = "Reshape", .since = 5, .import = ImportReshape}},
+    .export_onnx =
+        [](NodeExport& n) {
+          n.Add("Reshape", {n.in(0), n.Ints(n.attrs.Ints("shape"))}, n.out(0),
+                {{"allowzero", int64_t{1}}});
+        },
     .domain = {.samples =
                    {
                        {.inputs = {Drawn({2, 6}), FrozenVector({3, 4})}},

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/graph/node_export.h"
 #include "engine/graph/node_import.h"
 
 namespace gradwire {

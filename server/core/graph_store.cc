@@ -1,6 +1,7 @@
 #include "server/core/graph_store.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -93,12 +94,42 @@ absl::Status CheckRequest(const v1::CreateGraphRequest& request) {
 
 }  // namespace
 
+absl::StatusOr<std::string> GraphStore::Derive(const v1::DerivativeOf& of, Call& call) {
+  static constexpr std::pair<v1::DerivativeOf::Kind, Computation::Kind> kKinds[] = {
+      {v1::DerivativeOf::GRADIENT, Computation::kGradient},
+      {v1::DerivativeOf::VJP, Computation::kVjp},
+      {v1::DerivativeOf::JVP, Computation::kJvp},
+      {v1::DerivativeOf::HVP, Computation::kHvp}};
+  const auto* kind = std::find_if(std::begin(kKinds), std::end(kKinds),
+                                  [&](const auto& k) { return k.first == of.kind(); });
+  if (kind == std::end(kKinds)) {
+    return Error(Reason::kInvalidSpec,
+                 absl::StrCat("derivative_of.kind: got ", static_cast<int>(of.kind()),
+                              ", expected GRADIENT, VJP, JVP or HVP"));
+  }
+  Pipeline p(engine_, this, /*max_message_bytes=*/0, call, PartsOf(of));
+  GW_RETURN_IF_ERROR(p.Load());
+  Computation computation{.kind = kind->second, .outputs = {}, .wrt = {}};
+  if (!of.output().empty()) computation.outputs = {of.output()};
+  computation.wrt.assign(of.wrt().begin(), of.wrt().end());
+  if (computation.wrt.empty() && computation.kind == Computation::kJvp) {
+    computation.wrt = DefaultWrt(p.model(), p.inputs());
+  }
+  return p.Export(std::move(computation));
+}
+
 absl::Status GraphStore::CreateGraph(const v1::CreateGraphRequest& request, v1::Graph* response,
-                                     Call&) {
+                                     Call& call) {
   GW_RETURN_IF_ERROR(CheckRequest(request));
-  GW_ASSIGN_OR_RETURN(const auto source, SourceOf(request.model()));
-  const auto [format, bytes] = source;
-  GW_RETURN_IF_ERROR(engine_.LoadModel(format, *bytes, {}).status());
+  ModelFormat format = ModelFormat::kOnnx;
+  std::string derivative;
+  const std::string* bytes = &derivative;
+  if (request.has_derivative_of()) {
+    GW_ASSIGN_OR_RETURN(derivative, Derive(request.derivative_of(), call));
+  } else {
+    GW_ASSIGN_OR_RETURN(std::tie(format, bytes), SourceOf(request.model()));
+    GW_RETURN_IF_ERROR(engine_.LoadModel(format, *bytes, {}).status());
+  }
   const std::string digest = store::BlobDigest(*bytes);
   v1::Graph graph;
   graph.set_name(kPrefix + digest);

@@ -59,6 +59,8 @@ class GraphStore {
     int64_t expires;
   };
   void Forget(const std::string& digest);
+  // The derivative as the bytes of an ONNX model.
+  absl::StatusOr<std::string> Derive(const v1::DerivativeOf& of, Call& call);
 
   Engine& engine_;
   store::Store& store_;

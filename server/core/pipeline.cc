@@ -188,27 +188,36 @@ std::vector<std::string> Pipeline::NamesOfVectors() const {
   return names;
 }
 
-absl::Status Pipeline::Prepare(Computation computation) {
+void Pipeline::SetOptions(Computation* computation) const {
   switch (parts_.options->mode()) {
     case v1::ComputeOptions::Mode::TRAIN:
-      computation.mode = Mode::kTrain;
+      computation->mode = Mode::kTrain;
       break;
     case v1::ComputeOptions::Mode::EVAL:
-      computation.mode = Mode::kEval;
+      computation->mode = Mode::kEval;
       break;
     default:
-      computation.mode = Mode::kAsGraph;
+      computation->mode = Mode::kAsGraph;
   }
   switch (parts_.options->precision()) {
     case v1::ComputeOptions::Precision::FLOAT:
-      computation.precision = Precision::kFloat;
+      computation->precision = Precision::kFloat;
       break;
     case v1::ComputeOptions::Precision::DOUBLE:
-      computation.precision = Precision::kDouble;
+      computation->precision = Precision::kDouble;
       break;
     default:
-      computation.precision = Precision::kAsGraph;
+      computation->precision = Precision::kAsGraph;
   }
+}
+
+absl::StatusOr<std::string> Pipeline::Export(Computation computation) {
+  SetOptions(&computation);
+  return engine_.Export(*loaded_, computation, inputs_);
+}
+
+absl::Status Pipeline::Prepare(Computation computation) {
+  SetOptions(&computation);
   if (call_.cancel != nullptr) GW_RETURN_IF_ERROR(call_.cancel->Poll());
   const absl::Time start = absl::Now();
   GW_ASSIGN_OR_RETURN(prepared_, engine_.Prepare(*loaded_, computation, inputs_));

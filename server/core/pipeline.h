@@ -82,6 +82,8 @@ class Pipeline {
 
   // Specializes, differentiates and compiles; mode and precision are the request's.
   absl::Status Prepare(Computation computation);
+  // Instead of compiling, the graph as ONNX.
+  absl::StatusOr<std::string> Export(Computation computation);
   const Prepared& prepared() const { return prepared_; }
   // `reason` where a vector, or a shared cotangent, has a name outside `known`.
   absl::Status CheckVectorNames(absl::Span<const std::string> known, Reason reason) const;
@@ -109,6 +111,7 @@ class Pipeline {
 
   void Decode(const TensorProtos& tensors, const std::string& field, NamedViews* views);
   absl::Status CheckOptions() const;
+  void SetOptions(Computation* computation) const;
   void CheckVectorTypes(const std::string& where, const NamedViews& views, absl::string_view prefix,
                         Problems* problems) const;
   int num_vectors() const { return vectors_.views.empty() ? 1 : int(vectors_.views.size()); }

@@ -22,7 +22,8 @@ TEXT = '<ir_version: 8, opset_import: ["" : 17]> g (double x) => (double f) { f 
 
 def reason_of(error):
     details = dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")
-    return next((r for r in ("NOT_FOUND", "REQUEST_ID_REUSED", "INVALID_MODEL", "INVALID_SPEC", "CORRUPT_DATA")
+    return next((r for r in ("NOT_FOUND", "REQUEST_ID_REUSED", "INVALID_MODEL", "INVALID_SPEC", "CORRUPT_DATA", "UNKNOWN_WRT",
+                              "UNSUPPORTED_OP")
                  if r.encode() in details), "")
 
 
@@ -137,6 +138,42 @@ class GraphStoreTest(harness.ServerTestCase):
                      "graphs/" + "0" * 63 + "\0", "x" * 100000):
             self.refused("NOT_FOUND", self.caller.get, name)
             self.refused("NOT_FOUND", self.caller.gradient, name, 1)
+
+    def derive(self, model, kind="GRADIENT", x=2.0, **fields):
+        request = graphs.CreateGraphRequest()
+        request.derivative_of.CopyFrom(graphs.DerivativeOf(model=model, kind=kind, **fields))
+        request.derivative_of.inputs["x"].values.append(x)
+        return self.caller.graphs.CreateGraph(request, timeout=30).name
+
+    def outputs(self, name, **inputs):
+        request = gradient.EvaluateRequest(model=model_pb2.Model(graph=name))
+        for key, value in inputs.items():
+            request.inputs[key.replace("__", ".")].values.append(value)
+        request.options.readable = True
+        reply = self.caller.gradients.Evaluate(request, timeout=30)
+        return {key: tensor.values[0] for key, tensor in reply.outputs.items()}
+
+    def test_a_third_derivative_by_three_calls(self):
+        first = self.derive(formula("x^5"))
+        self.assertEqual(self.outputs(first, x=2), {"f": 32, "gradient.x": 80})
+        second = self.derive(model_pb2.Model(graph=first), output="gradient.x", wrt=["x"])
+        self.assertEqual(self.outputs(second, x=2), {"gradient.x": 80, "gradient.x_": 160})
+        third = self.derive(model_pb2.Model(graph=second), output="gradient.x_", wrt=["x"])
+        self.assertEqual(self.outputs(third, x=2), {"gradient.x_": 160, "gradient.x": 240})
+
+    def test_derivatives_of_each_kind_are_graphs(self):
+        cube = formula("x^3")
+        self.assertEqual(self.outputs(self.derive(cube, "VJP"), x=2, cotangent__f=10), {"f": 8, "gradient.x": 120})
+        self.assertEqual(self.outputs(self.derive(cube, "JVP", wrt=["x"]), x=2, tangent__x=10), {"f": 8, "tangent.f": 120})
+        self.assertEqual(self.outputs(self.derive(cube, "HVP"), x=2, tangent__x=10),
+                         {"f": 8, "gradient.x": 12, "tangent.gradient.x": 120})
+
+    def test_a_derivative_that_there_is_not_is_refused(self):
+        self.refused("INVALID_SPEC", self.derive, formula("x^3"), "KIND_UNSPECIFIED")
+        self.refused("UNKNOWN_WRT", self.derive, formula("x^3"), wrt=["z"])
+        self.refused("UNSUPPORTED_OP", self.derive, model_pb2.Model(text=
+            '<ir_version: 8, opset_import: ["" : 17]> g (double x) => (double f) '
+            '{ r = Constant <value_float: float = 0.5> () t = Constant <value = bool {1}> () f = Dropout (x, r, t) }'))
 
     def test_a_call_sent_again_has_one_effect_and_the_same_answer(self):
         request = dict(model=formula("x^3 + 8"), request_id="create-8")

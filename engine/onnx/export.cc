@@ -1,0 +1,259 @@
+#include "engine/onnx/export.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "engine/base/overloaded.h"
+#include "engine/graph/node_export.h"
+#include "engine/onnx/onnx_text.h"
+#include "engine/onnx/tensor_proto.h"
+
+namespace gradwire {
+namespace {
+
+constexpr int kIrVersion = 8;
+constexpr char kOwnDomain[] = "gradwire";
+
+void SetAttribute(const Attrs::Entry& entry, onnx::AttributeProto* out) {
+  out->set_name(entry.first);
+  std::visit(Overloaded{
+                 [&](int64_t value) {
+                   out->set_type(onnx::AttributeProto::INT);
+                   out->set_i(value);
+                 },
+                 [&](double value) {
+                   out->set_type(onnx::AttributeProto::FLOAT);
+                   out->set_f(static_cast<float>(value));
+                 },
+                 [&](const std::string& value) {
+                   out->set_type(onnx::AttributeProto::STRING);
+                   out->set_s(value);
+                 },
+                 [&](const std::vector<int64_t>& values) {
+                   out->set_type(onnx::AttributeProto::INTS);
+                   out->mutable_ints()->Assign(values.begin(), values.end());
+                 },
+                 [&](const std::vector<double>& values) {
+                   out->set_type(onnx::AttributeProto::FLOATS);
+                   out->mutable_floats()->Assign(values.begin(), values.end());
+                 },
+                 [&](const std::vector<std::string>& values) {
+                   out->set_type(onnx::AttributeProto::STRINGS);
+                   out->mutable_strings()->Assign(values.begin(), values.end());
+                 },
+                 [&](const Tensor& value) {
+                   out->set_type(onnx::AttributeProto::TENSOR);
+                   *out->mutable_t() = TensorToProto(value);
+                 },
+                 // No row that is exported has a body.
+                 [](const std::shared_ptr<const Graph>&) {},
+                 [](const std::shared_ptr<const Model>&) {},
+             },
+             entry.second);
+}
+
+void SetType(const std::string& name, const TensorType& type, onnx::ValueInfoProto* out) {
+  out->set_name(name);
+  onnx::TypeProto_Tensor* tensor = out->mutable_type()->mutable_tensor_type();
+  tensor->set_elem_type(static_cast<int32_t>(type.dtype));
+  tensor->mutable_shape();
+  for (int64_t extent : type.shape.dims())
+    tensor->mutable_shape()->add_dim()->set_dim_value(extent);
+}
+
+// Equal graphs give equal files.
+struct ByName {
+  bool operator()(const OpDef* a, const OpDef* b) const { return a->name < b->name; }
+};
+
+class Exporter {
+ public:
+  Exporter(const Graph& graph, const ExportOptions& options)
+      : graph_(graph), options_(options), names_(static_cast<size_t>(graph.num_values())) {}
+
+  absl::StatusOr<std::string> Run() {
+    if (!graph_.updates().empty()) {
+      return Error(Reason::kInvalidSpec, "a graph that updates state has no ONNX form");
+    }
+    model_.set_ir_version(kIrVersion);
+    model_.set_producer_name("gradwire");
+    onnx_->set_name("graph");
+    SetOpset("", kExportOpset);
+    // Border names first: inner ones get out of their way.
+    for (const GraphInput& input : graph_.inputs()) AddInput(input);
+    for (const GraphOutput& mark : graph_.marks()) NameInner(mark);
+    std::vector<std::string> outputs;
+    for (const GraphOutput& output : graph_.outputs()) outputs.push_back(NameOutput(output));
+    for (const Node& node : graph_.nodes()) AddNode(node);
+    for (size_t i = 0; i < outputs.size(); ++i) AddOutput(graph_.outputs()[i].value, outputs[i]);
+    for (const OpDef* op : own_ops_) AddFunction(op);
+    GW_RETURN_IF_ERROR(problems_.ToStatus());
+    std::string bytes;
+    if (model_.ByteSizeLong() > INT32_MAX || !model_.SerializeToString(&bytes)) {
+      return Error(Reason::kGraphTooLarge, "the graph does not fit an ONNX file of 2 GiB");
+    }
+    return bytes;
+  }
+
+ private:
+  class ExportedNode final : public NodeExport {
+   public:
+    ExportedNode(Exporter* exporter, const Node& node)
+        : NodeExport(exporter->graph_, node), exporter_(*exporter), node_(node) {}
+    std::string in(int i) const override {
+      return exporter_.NameOf(exporter_.graph_.operands(node_)[static_cast<size_t>(i)]);
+    }
+    std::string out(int k) const override { return exporter_.NameOf(node_.first_output + k); }
+    std::string NewName() override { return exporter_.NewName(); }
+    std::string Ints(const std::vector<int64_t>& values) override {
+      std::string& name = exporter_.ints_[values];
+      if (name.empty()) {
+        // Not an initialiser: those are parameters, which a call may replace.
+        name = exporter_.NewName();
+        Add("Constant", {}, name,
+            {{"value",
+              Tensor::FromVector<int64_t>({static_cast<int64_t>(values.size())}, values)}});
+      }
+      return name;
+    }
+    using NodeExport::Add;
+    void Add(absl::string_view op, const std::vector<std::string>& inputs,
+             const std::string& output, const Attrs& node_attrs) override {
+      onnx::NodeProto* proto = exporter_.onnx_->add_node();
+      proto->set_op_type(std::string(op));
+      for (const std::string& name : inputs) proto->add_input(name);
+      proto->add_output(output);
+      for (const Attrs::Entry& entry : node_attrs.entries()) {
+        SetAttribute(entry, proto->add_attribute());
+      }
+    }
+    void Fail(absl::string_view why) override {
+      exporter_.problems_.Add(Reason::kUnsupportedOp, exporter_.graph_.Label(node_),
+                              std::string(why));
+    }
+
+   private:
+    Exporter& exporter_;
+    const Node& node_;
+  };
+
+  void SetOpset(const std::string& domain, int version) {
+    onnx::OperatorSetIdProto* opset = model_.add_opset_import();
+    opset->set_domain(domain);
+    opset->set_version(version);
+  }
+
+  std::string Reserve(absl::string_view wanted) {
+    std::string name = absl::StrReplaceAll(wanted, {{"gradwire.", ""}});
+    while (name.empty() || !taken_.insert(name).second) name += '_';
+    return name;
+  }
+  std::string NewName() {
+    std::string name;
+    do {
+      name = absl::StrCat("v", next_++);
+    } while (!taken_.insert(name).second);
+    return name;
+  }
+  std::string& NameOf(ValueId v) {
+    std::string& name = names_[static_cast<size_t>(v)];
+    if (name.empty()) name = NewName();
+    return name;
+  }
+
+  void AddInput(const GraphInput& input) {
+    std::string& name = names_[static_cast<size_t>(input.value)];
+    name = Reserve(input.name);
+    const auto value = options_.initializers.find(input.name);
+    if (value == options_.initializers.end()) {
+      SetType(name, graph_.type(input.value), onnx_->add_input());
+      return;
+    }
+    onnx::TensorProto* tensor = onnx_->add_initializer();
+    *tensor = TensorToProto(value->second);
+    tensor->set_name(name);
+  }
+
+  void NameInner(const GraphOutput& mark) {
+    std::string& name = names_[static_cast<size_t>(mark.value)];
+    if (name.empty()) name = Reserve(mark.name);
+  }
+
+  // A value that has a name already (an input, a second output) is copied to the output's.
+  std::string NameOutput(const GraphOutput& output) {
+    std::string& name = names_[static_cast<size_t>(output.value)];
+    if (name.empty() && graph_.producer(output.value) >= 0) return name = Reserve(output.name);
+    if (name == output.name && outputs_.insert(name).second && graph_.producer(output.value) >= 0) {
+      return name;
+    }
+    return Reserve(output.name);
+  }
+
+  void AddNode(const Node& node) {
+    ExportedNode n(this, node);
+    if (node.op->export_onnx != nullptr) {
+      node.op->export_onnx(n);
+      return;
+    }
+    if (node.op->onnx.empty()) {
+      n.Fail("the op has no ONNX form");
+      return;
+    }
+    const OnnxBinding& binding = node.op->onnx.back();
+    std::vector<std::string> inputs;
+    for (int i = 0; i < node.num_operands; ++i) inputs.push_back(n.in(i));
+    n.Add(binding.name, inputs, n.out(0), node.attrs);
+    if (binding.domain.empty()) return;
+    onnx_->mutable_node(onnx_->node_size() - 1)->set_domain(std::string(binding.domain));
+    own_ops_.insert(node.op);
+  }
+
+  void AddOutput(ValueId value, const std::string& name) {
+    if (NameOf(value) != name) {
+      onnx::NodeProto* copy = onnx_->add_node();
+      copy->set_op_type("Identity");
+      copy->add_input(NameOf(value));
+      copy->add_output(name);
+    }
+    SetType(name, graph_.type(value), onnx_->add_output());
+  }
+
+  void AddFunction(const OpDef* op) {
+    if (model_.opset_import_size() == 1) SetOpset(kOwnDomain, 1);
+    absl::StatusOr<onnx::ModelProto> text = ParseOnnxText(absl::StrCat(
+        "<ir_version: 8, opset_import: [\"\" : 18, \"gradwire\" : 1]> g (float x) => (float y) ",
+        "{ y = Identity (x) } <domain: \"gradwire\", opset_import: [\"\" : 18]> ",
+        op->onnx_function));
+    if (!text.ok() || text->functions_size() != 1) {
+      problems_.Add(Reason::kUnsupportedOp, std::string(op->name), "the op has no ONNX form");
+      return;
+    }
+    *model_.add_functions() = text->functions(0);
+  }
+
+  const Graph& graph_;
+  const ExportOptions& options_;
+  Problems problems_;
+  onnx::ModelProto model_;
+  onnx::GraphProto* const onnx_ = model_.mutable_graph();
+  std::vector<std::string> names_;  // by value
+  absl::flat_hash_set<std::string> taken_;
+  absl::flat_hash_set<std::string> outputs_;
+  absl::flat_hash_map<std::vector<int64_t>, std::string> ints_;
+  std::set<const OpDef*, ByName> own_ops_;
+  int64_t next_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::string> ExportOnnx(const Graph& graph, const ExportOptions& options) {
+  return Exporter(graph, options).Run();
+}
+
+}  // namespace gradwire
