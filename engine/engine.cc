@@ -270,6 +270,10 @@ absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Comput
   return result;
 }
 
+absl::StatusOr<std::shared_ptr<const Program>> Engine::CompileGraph(const Graph& graph) {
+  return state_->CompileOnce(graph);
+}
+
 absl::StatusOr<std::string> Engine::Export(const LoadedModel& loaded,
                                            const Computation& computation,
                                            const NamedViews& inputs) const {

@@ -25,6 +25,8 @@
 #include "engine/exec/compile.h"
 #include "engine/exec/specialize.h"
 #include "engine/onnx/summary.h"
+#include "engine/optim/schedule.h"
+#include "engine/optim/training_step.h"
 #include "engine/ops/all_ops.h"
 
 namespace gradwire {
@@ -95,6 +97,9 @@ class Engine {
   // Errors: those of Specialize and of autodiff.
   absl::StatusOr<Prepared> Prepare(const LoadedModel& model, const Computation& computation,
                                    const NamedViews& inputs);
+
+  // A Graph that the caller has built on its own: a training step, say. Cached by its digest.
+  absl::StatusOr<std::shared_ptr<const Program>> CompileGraph(const Graph& graph);
 
   // The graph that Prepare would compile, as the bytes of an ONNX model: export.h says how names
   // are spelt. The model's initialisers are its initialisers. Errors: those of Prepare and
