@@ -1,5 +1,6 @@
 #include "server/rpc/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -15,7 +16,7 @@
 #include "server/core/server_core.h"
 #include "server/rpc/listen_address.h"
 #include "server/rpc/log.h"
-#include "server/rpc/unary.h"
+#include "server/rpc/service.h"
 
 namespace gradwire::rpc {
 namespace {
@@ -115,17 +116,17 @@ struct Server::State {
 
   // A row an rpc.
   void AddServices() {
-    UnaryService& gradient = AddService(v1::GradientService::service_full_name());
+    Service& gradient = AddService(v1::GradientService::service_full_name());
     gradient.Add("Evaluate", &gradient_core, &GradientCore::Evaluate);
     gradient.Add("ComputeGradient", &gradient_core, &GradientCore::ComputeGradient);
     gradient.Add("ComputeVjp", &gradient_core, &GradientCore::ComputeVjp);
     gradient.Add("ComputeJvp", &gradient_core, &GradientCore::ComputeJvp);
     gradient.Add("ComputeHvp", &gradient_core, &GradientCore::ComputeHvp);
-    UnaryService& server = AddService(v1::ServerService::service_full_name());
+    Service& server = AddService(v1::ServerService::service_full_name());
     server.Add("GetCapabilities", &server_core, &ServerCore::GetCapabilities);
   }
-  UnaryService& AddService(const char* name) {
-    return *services.emplace_back(std::make_unique<UnaryService>(&environment, name));
+  Service& AddService(const char* name) {
+    return *services.emplace_back(std::make_unique<Service>(&environment, name));
   }
 
   absl::Status Listen(const std::vector<ListenAddress>& listen);
@@ -143,7 +144,7 @@ struct Server::State {
   InFlight in_flight;
   server::Workers workers;
   const Environment environment;
-  std::vector<std::unique_ptr<UnaryService>> services;
+  std::vector<std::unique_ptr<Service>> services;
   std::vector<std::string> addresses;
   std::unique_ptr<grpc::Server> grpc_server;
 };
@@ -175,6 +176,10 @@ Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   GW_RETURN_IF_ERROR(CheckOptions(options));
   GW_ASSIGN_OR_RETURN(const std::vector<ListenAddress> listen, ParseAddresses(options));
+  // gRPC stays up as long as the process: shutting it down with the last server may wait 10 s for a
+  // poller that still looks after a large write.
+  static const int up = (grpc_init(), 0);
+  (void)up;
   // Both are global to gRPC, and must come before the first server.
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();

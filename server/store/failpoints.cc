@@ -159,6 +159,7 @@ int64_t FailpointHits(Failpoint point) {
 }
 
 void LogFailpointHits() {
+  absl::call_once(environment_once, ReadEnvironment);
   Shared& shared = TheShared();
   absl::MutexLock lock(&shared.mutex);
   if (!shared.rules.count) return;

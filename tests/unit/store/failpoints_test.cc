@@ -75,6 +75,13 @@ TEST(FailpointsDeathTest, ReadsTheEnvironment) {
       "failpoint blob.write 0\n(.*\n)*failpoint blob.rename 3\n(.*\n)*failpoint db.commit 0\n");
   EXPECT_EXIT(
       {
+        setenv("GRADWIRE_FAILPOINTS", "count", 1);
+        LogFailpointHits();  // before any hit
+        _exit(0);
+      },
+      ::testing::ExitedWithCode(0), "failpoint db.commit 0\n");
+  EXPECT_EXIT(
+      {
         setenv("GRADWIRE_FAILPOINTS", "blob.rename=enospc@two", 1);
         HitFailpoint(Failpoint::kBlobRename);
       },
