@@ -20,6 +20,7 @@
 #include "absl/strings/str_join.h"
 #include "server/rpc/log.h"
 #include "server/rpc/server.h"
+#include "server/store/failpoints.h"
 
 namespace gradwire {
 namespace {
@@ -167,6 +168,7 @@ int Serve(const Flags& flags) {
   (*server)->Stop();
   // A second signal must not find the process half destroyed.
   std::cout.flush();
+  store::LogFailpointHits();
   _exit(0);
 }
 

@@ -38,9 +38,11 @@ constexpr ReasonInfo kReasons[] = {
     {Reason::kWrongState, "WRONG_STATE", StatusCode::kFailedPrecondition},
     {Reason::kNonFiniteValue, "NON_FINITE_VALUE", StatusCode::kFailedPrecondition},
     {Reason::kNumericsChanged, "NUMERICS_CHANGED", StatusCode::kFailedPrecondition},
+    {Reason::kExpired, "EXPIRED", StatusCode::kFailedPrecondition},
     {Reason::kCorruptData, "CORRUPT_DATA", StatusCode::kDataLoss},
     {Reason::kDraining, "DRAINING", StatusCode::kUnavailable},
     {Reason::kNotFound, "NOT_FOUND", StatusCode::kNotFound},
+    {Reason::kAlreadyExists, "ALREADY_EXISTS", StatusCode::kAlreadyExists},
     {Reason::kRequestIdReused, "REQUEST_ID_REUSED", StatusCode::kAlreadyExists},
 };
 

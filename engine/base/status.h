@@ -54,9 +54,11 @@ enum class Reason {
   kWrongState,
   kNonFiniteValue,
   kNumericsChanged,
+  kExpired,
   kCorruptData,
   kDraining,
   kNotFound,
+  kAlreadyExists,
   kRequestIdReused,
 };
 

@@ -116,6 +116,7 @@ class Datasets::Upload {
   static absl::StatusOr<std::unique_ptr<Upload>> Open(const std::string& path) {
     auto upload = std::make_unique<Upload>();
     if (path.empty()) return upload;
+    upload->path_ = path;
     GW_ASSIGN_OR_RETURN(upload->file_, store::WritableFile::Open(path));
     GW_ASSIGN_OR_RETURN(upload->size_, upload->file_->Size());
     return upload;
@@ -139,8 +140,11 @@ class Datasets::Upload {
     return have == bytes;
   }
   absl::Status Sync() { return file_ ? file_->Sync() : absl::OkStatus(); }
+  // The file, once its bytes are a blob.
+  absl::Status Remove() { return path_.empty() ? absl::OkStatus() : store::RemoveFile(path_); }
 
  private:
+  std::string path_;
   std::unique_ptr<store::WritableFile> file_;
   int64_t size_ = 0;
   std::string memory_;
@@ -297,7 +301,7 @@ absl::Status Datasets::Seal(const v1::SealDatasetRequest& request, v1::Dataset* 
   const std::shared_ptr<Uploads> uploads = UploadsOf(id);
   const store::BlobStore::Hold hold(&blobs_);
   absl::MutexLock lock(&uploads->mutex);
-  return store::Once(
+  GW_RETURN_IF_ERROR(store::Once(
       store_, "SealDataset", request, response, [&](Store::Transaction& t) -> absl::Status {
         GW_ASSIGN_OR_RETURN(auto found, Find(t, id));
         auto& [resource, dataset] = found;
@@ -314,9 +318,11 @@ absl::Status Datasets::Seal(const v1::SealDatasetRequest& request, v1::Dataset* 
         resource.blobs.clear();
         for (const v1::Column& column : dataset.columns()) resource.blobs.push_back(column.sha256());
         *response = dataset;
-        uploads->columns.clear();
         return t.Put(resource);
-      });
+      }));
+  for (const auto& [name, upload] : uploads->columns) GW_RETURN_IF_ERROR(upload->Remove());
+  uploads->columns.clear();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::Dataset> Datasets::Get(const std::string& id) {

@@ -1,5 +1,6 @@
 #include "server/rpc/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -18,7 +19,7 @@
 #include "server/core/server_core.h"
 #include "server/rpc/listen_address.h"
 #include "server/rpc/log.h"
-#include "server/rpc/unary.h"
+#include "server/rpc/service.h"
 #include "server/store/blob_store.h"
 #include "server/store/file_system.h"
 #include "server/store/store.h"
@@ -145,23 +146,23 @@ struct Server::State {
 
   // A row an rpc.
   void AddServices() {
-    UnaryService& gradient = AddService(v1::GradientService::service_full_name());
+    Service& gradient = AddService(v1::GradientService::service_full_name());
     gradient.Add("Evaluate", &gradient_core, &GradientCore::Evaluate);
     gradient.Add("ComputeGradient", &gradient_core, &GradientCore::ComputeGradient);
     gradient.Add("ComputeVjp", &gradient_core, &GradientCore::ComputeVjp);
     gradient.Add("ComputeJvp", &gradient_core, &GradientCore::ComputeJvp);
     gradient.Add("ComputeHvp", &gradient_core, &GradientCore::ComputeHvp);
-    UnaryService& graph = AddService(v1::GraphService::service_full_name());
+    Service& graph = AddService(v1::GraphService::service_full_name());
     graph.Add("CreateGraph", &graphs, &GraphStore::CreateGraph);
     graph.Add("GetGraph", &graphs, &GraphStore::GetGraph);
     graph.Add("ListGraphs", &graphs, &GraphStore::ListGraphs);
     graph.Add("DeleteGraph", &graphs, &GraphStore::DeleteGraph);
     graph.Add("AnalyzeGraph", &analysis, &AnalysisCore::AnalyzeGraph);
-    UnaryService& server = AddService(v1::ServerService::service_full_name());
+    Service& server = AddService(v1::ServerService::service_full_name());
     server.Add("GetCapabilities", &server_core, &ServerCore::GetCapabilities);
   }
-  UnaryService& AddService(const char* name) {
-    return *services.emplace_back(std::make_unique<UnaryService>(&environment, name));
+  Service& AddService(const char* name) {
+    return *services.emplace_back(std::make_unique<Service>(&environment, name));
   }
 
   absl::Status Listen(const std::vector<ListenAddress>& listen);
@@ -182,7 +183,7 @@ struct Server::State {
   InFlight in_flight;
   server::Workers workers;
   const Environment environment;
-  std::vector<std::unique_ptr<UnaryService>> services;
+  std::vector<std::unique_ptr<Service>> services;
   std::vector<std::string> addresses;
   std::unique_ptr<grpc::Server> grpc_server;
 };
@@ -214,6 +215,10 @@ Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   GW_RETURN_IF_ERROR(CheckOptions(options));
   GW_ASSIGN_OR_RETURN(const std::vector<ListenAddress> listen, ParseAddresses(options));
+  // gRPC stays up as long as the process: shutting it down with the last server may wait 10 s for a
+  // poller that still looks after a large write.
+  static const int up = (grpc_init(), 0);
+  (void)up;
   // Both are global to gRPC, and must come before the first server.
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();

@@ -58,8 +58,9 @@ class Server {
   const ServerOptions& options() const;
   Engine& engine();
 
-  // Health says NOT_SERVING, new calls get DRAINING, running ones have until drain_timeout; what is
-  // left is cancelled and answered with DRAINING. Returns when every thread of ours has ended.
+  // Health says NOT_SERVING, new calls and streams that wait get DRAINING, running ones have until
+  // drain_timeout; what is left is cancelled and answered with DRAINING. Returns when every thread
+  // of ours has ended.
   void Stop();
 
  private:
