@@ -199,8 +199,9 @@ absl::StatusOr<v1::Dataset> AppendAll(Stub& stub, const std::string& name,
 }
 
 absl::Status Named(const absl::Status& status, const std::string& name) {
-  absl::Status out(status.code(),
-                   absl::StrCat("the upload of ", name, " broke off: ", status.message()));
+  absl::Status out(
+      status.code(),
+      absl::StrCat("the upload of ", name, " broke off, and can be resumed: ", status.message()));
   status.ForEachPayload(
       [&out](absl::string_view url, const absl::Cord& payload) { out.SetPayload(url, payload); });
   return out;

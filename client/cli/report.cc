@@ -43,10 +43,13 @@ absl::Status AsLocal(absl::Status status) {
 }
 
 absl::Status Explained(const absl::Status& status, const std::string& address) {
-  if (status.code() != absl::StatusCode::kUnavailable || !ReasonNameOf(status).empty() ||
-      !LocalReason(status).empty()) {
-    return status;
+  if (!ReasonNameOf(status).empty() || !LocalReason(status).empty()) return status;
+  if (status.code() == absl::StatusCode::kUnimplemented) {
+    return absl::UnimplementedError(absl::StrCat("the server at ", address,
+                                                 " does not have this call; it may be older than "
+                                                 "this program"));
   }
+  if (status.code() != absl::StatusCode::kUnavailable) return status;
   return absl::UnavailableError(
       absl::StrCat("no server answers at ", address, ": ", status.message(),
                    "\n  start one:          gradwire-server --listen=", address,

@@ -27,7 +27,7 @@ absl::StatusOr<T> OrLocal(absl::StatusOr<T> result) {
   return AsLocal(result.status());
 }
 
-// Says how to start a server where none answers.
+// Says how to start a server where none answers, and why a call may be unknown to it.
 absl::Status Explained(const absl::Status& status, const std::string& address);
 
 // Shows an error, and gives its ExitCode.

@@ -54,7 +54,7 @@ std::string Bar(double fraction) {
 
 TransferProgress ShowTransfer(const char* verb, StatusLine* line) {
   return [verb, line](int64_t done, int64_t total) {
-    if (!line->IsDue()) return;
+    if (!line->on_terminal() || !line->IsDue()) return;
     const double fraction = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1;
     line->Update(absl::StrFormat("%s %s %3.0f%%  %s of %s", verb, Bar(fraction), 100 * fraction,
                                  BytesText(done), BytesText(total)));

@@ -35,6 +35,7 @@ class StatusLine {
   // True where Update() would show its text: the text of others need not be made.
   bool IsDue() const;
   void Keep(absl::string_view text);
+  bool on_terminal() const { return width_ > 0; }
 
  private:
   std::ostream* const out_;
@@ -46,7 +47,7 @@ class StatusLine {
 // "[#########----------------]"; `fraction` from 0 to 1.
 std::string Bar(double fraction);
 
-// Shows a transfer: "uploading [###------] 30% 3 MiB of 10 MiB". It refers to `line`.
+// Shows a transfer, on a terminal: "uploading [###------] 30%  3 MiB of 10 MiB". Refers to `line`.
 TransferProgress ShowTransfer(const char* verb, StatusLine* line);
 
 }  // namespace gradwire::cli

@@ -55,7 +55,7 @@ class Watch {
       line_.Keep(Printable(absl::StrCat(name_, " step ", event.step(), ": ",
                                         event.notice().reason(), ": ", event.notice().message())));
     } else if (line_.IsDue() && !HasEnded(progress_.state())) {
-      line_.Update(progress_.Line());
+      line_.Update(progress_.Line(line_.on_terminal()));
     }
     return true;
   }
@@ -159,14 +159,15 @@ std::string JobProgress::Metrics() const {
   return out;
 }
 
-std::string JobProgress::Line() const {
+std::string JobProgress::Line(bool with_bar) const {
   std::string out = name_;
   if (state_ != v1::TrainingJob::RUNNING) {
     absl::StrAppend(&out, " ", v1::TrainingJob::State_Name(state_));
   }
   if (total_ > 0) {
     const double fraction = static_cast<double>(step_) / static_cast<double>(total_);
-    absl::StrAppendFormat(&out, " %s %3.0f%%  %d/%d", Bar(fraction), 100 * fraction, step_, total_);
+    absl::StrAppendFormat(&out, "%s %3.0f%%  %d/%d", with_bar ? " " + Bar(fraction) : "",
+                          100 * fraction, step_, total_);
   } else {
     absl::StrAppend(&out, "  step ", step_);
   }

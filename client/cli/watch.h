@@ -31,8 +31,8 @@ class JobProgress {
   v1::TrainingJob::State state() const { return state_; }
   const std::string& state_reason() const { return reason_; }
 
-  // The line above.
-  std::string Line() const;
+  // The line above; the bar is for terminals.
+  std::string Line(bool with_bar) const;
   // "690 steps, loss 0.0312, accuracy 0.9666".
   std::string Summary() const;
 

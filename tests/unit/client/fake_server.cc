@@ -243,7 +243,10 @@ class FakeTraining : public v1::TrainingService::Service {
   }
   Status ResumeTrainingJob(ServerContext*, const v1::ResumeTrainingJobRequest* request,
                            v1::TrainingJob* response) override {
-    state_->resumed.push_back(*request);
+    {
+      absl::MutexLock lock(&state_->mutex);
+      state_->resumed.push_back(*request);
+    }
     return Change("ResumeTrainingJob ", *request, v1::TrainingJob::QUEUED, response);
   }
 
@@ -282,6 +285,7 @@ class FakeTraining : public v1::TrainingService::Service {
   Status EstimateTrainingJob(ServerContext*, const v1::EstimateTrainingJobRequest*,
                              v1::TrainingEstimate* response) override {
     absl::MutexLock lock(&state_->mutex);
+    if (!state_->has_estimates) return Status(StatusCode::UNIMPLEMENTED, "");
     *response = state_->estimate;
     return Status::OK;
   }

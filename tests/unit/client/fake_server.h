@@ -31,6 +31,7 @@ struct FakeState {
   std::map<std::string, std::vector<v1::TrainingEvent>> events;
   std::map<std::string, std::string> checkpoint_files;  // by job: safetensors
   v1::TrainingEstimate estimate;
+  bool has_estimates = true;  // else the call is unknown
 
   // What the client did.
   std::vector<std::string> calls;                // "CreateDataset request_id", in order

@@ -2,12 +2,14 @@
 // server.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -18,6 +20,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/cli/arguments.h"
+#include "client/cli/interrupt.h"
 #include "client/cli/message_json.h"
 #include "client/cli/render_jobs.h"
 #include "client/cli/run.h"
@@ -254,7 +257,7 @@ TEST(JobProgressTest, MeasuresRateAndTimeLeft) {
   v1::TrainingJob job = SampleJob();
   job.set_state(v1::TrainingJob::QUEUED);
   JobProgress progress(job);
-  EXPECT_THAT(progress.Line(),
+  EXPECT_THAT(progress.Line(true),
               StartsWith("jobs/3f QUEUED [###########--------------]  45%  450/1000"));
   v1::TrainingEvent running;
   running.set_step(450);
@@ -273,12 +276,13 @@ TEST(JobProgressTest, MeasuresRateAndTimeLeft) {
   (*evaluation.mutable_evaluation()->mutable_values())["accuracy"] = 0.9625;
   (*evaluation.mutable_evaluation()->mutable_values())["loss"] = 0.75;
   progress.Apply(evaluation);
-  EXPECT_EQ(progress.Line(),
+  EXPECT_EQ(progress.Line(true),
             "jobs/3f [################---------]  65%  650/1000  loss 0.5  accuracy 0.9625  "
             "eval loss 0.75  20 steps/s  17s left");
   EXPECT_EQ(progress.Summary(), "650 steps  loss 0.5  accuracy 0.9625  eval loss 0.75");
+  EXPECT_THAT(progress.Line(false), StartsWith("jobs/3f  65%  650/1000  loss"));
   progress.SetTotal(0);
-  EXPECT_THAT(progress.Line(), AllOf(StartsWith("jobs/3f  step 650"), Not(HasSubstr("left"))));
+  EXPECT_THAT(progress.Line(true), AllOf(StartsWith("jobs/3f  step 650"), Not(HasSubstr("left"))));
 }
 
 TEST(StatusLineTest, RedrawsInPlaceOnATerminalOnly) {
@@ -300,6 +304,19 @@ TEST(StatusLineTest, RedrawsInPlaceOnATerminalOnly) {
   EXPECT_EQ(plain.str(), "first\nkept\n");
   EXPECT_EQ(Bar(0), "[-------------------------]");
   EXPECT_EQ(Bar(7), "[#########################]");
+}
+
+// ---- Ctrl-C.
+
+TEST(InterruptDeathTest, SaysHowTheJobGoesOnAndEnds130) {
+  const auto interrupt = [](bool watching) {
+    ExitOnInterrupt();
+    std::optional<InterruptMessage> goodbye;
+    if (watching) goodbye.emplace("jobs/3f goes on\n");
+    raise(SIGINT);
+  };
+  EXPECT_EXIT(interrupt(true), testing::ExitedWithCode(130), "jobs/3f goes on");
+  EXPECT_EXIT(interrupt(false), testing::ExitedWithCode(130), "^$");
 }
 
 // ---- Whole runs.
@@ -409,13 +426,16 @@ TEST_F(TrainingRunTest, EstimateShowsWhatTheJobNeeds) {
               AllOf(HasSubstr("time per step   1.5ms\n"), HasSubstr("peak memory     1 MiB\n")));
   EXPECT_EQ(RunForJson({"train", "--model", "x^2", "--estimate"})["peak_bytes"], 1 << 20);
   EXPECT_THAT(server_.state().created, IsEmpty());
+  server_.state().has_estimates = false;
+  EXPECT_EQ(Run({"estimate", "--model", "x^2"}), 3);
+  EXPECT_THAT(err_, HasSubstr("does not have this call"));
 }
 
 TEST_F(TrainingRunTest, TrainAndWatch) {
   server_.AddFinishedJob("jobs/1", 4);
   const std::string svg = Path("loss.svg");
   ASSERT_EQ(Run({"train", "--model", "x^2", "--watch", "--plot", svg}), 0) << err_;
-  EXPECT_THAT(out_, AllOf(HasSubstr("jobs/1 RUNNING\n"), HasSubstr("jobs/1 [######"),
+  EXPECT_THAT(out_, AllOf(HasSubstr("jobs/1 RUNNING\n"), HasSubstr("jobs/1  25%  1/4  loss 1\n"),
                           HasSubstr("jobs/1 SUCCEEDED: all steps are done\n"),
                           HasSubstr("jobs/1: 4 steps  loss 0.25  accuracy 0.9688")));
   EXPECT_THAT(*ReadFile(svg), AllOf(StartsWith("<svg"), HasSubstr(">accuracy<")));

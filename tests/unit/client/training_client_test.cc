@@ -128,7 +128,8 @@ TEST(DatasetClientTest, AnUploadThatFailedIsResumedByName) {
   options.upload.patience.outage = absl::ZeroDuration();
   const absl::Status failure = datasets.Import(columns, options).status();
   EXPECT_EQ(failure.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(failure.message()), HasSubstr("the upload of datasets/1 broke off"));
+  EXPECT_THAT(std::string(failure.message()),
+              HasSubstr("the upload of datasets/1 broke off, and can be resumed"));
 
   options.resume = "datasets/1";
   EXPECT_EQ(ReasonNameOf(datasets.Import({{"x", columns.at("x")}}, options).status()),
