@@ -192,6 +192,38 @@ TEST(DatasetClientTest, AnEmptyDataSetHasNothingToUpload) {
   EXPECT_THAT(server.state().chunks, IsEmpty());
 }
 
+// ---- The example of training.h.
+
+TEST(TrainingClientTest, TheExampleTrains) {
+  FakeServer server;
+  server.AddFinishedJob("jobs/1", 3);
+  server.state().checkpoint_files["jobs/1"] = SafetensorsFile({{"w", {0.5, 1.5}}});
+  const NamedTensors data = {{"x", Tensor(TensorType{DType::kDouble, {4, 2}})},
+                             {"t", {1, 2, 3, 4}}};
+  std::vector<double> losses;
+
+  Client client = Client::Connect(server.address());
+  v1::TrainingJob job;
+  job.mutable_model()->set_expression("mean((x @ w - t)^2)");
+  (*job.mutable_inputs())["w"] = ToProto(Tensor::FromVector<double>({2}, {0, 0}));
+  job.set_dataset(DatasetClient(client).Import(data).value().name());
+  job.set_batch_size(32);
+  job.mutable_optimizer()->mutable_adam()->set_lr(0.05);
+  job.mutable_stop()->set_epochs(20);
+  TrainingClient training(client);
+  job = training.Create(job).value();
+  absl::Status watched = training.Watch(job.name(), 0, [&](const v1::TrainingEvent& event) {
+    if (event.has_metrics()) losses.push_back(event.metrics().values().at("loss"));
+    return true;  // go on watching
+  });
+
+  EXPECT_TRUE(watched.ok()) << watched;
+  EXPECT_THAT(losses, ElementsAre(1, 0.5, 1.0 / 3));
+  EXPECT_TRUE(training.Parameters(job.name()).value()["w"] ==
+              Tensor::FromVector<double>({2}, {0.5, 1.5}));
+  EXPECT_EQ(server.state().created[0].job().dataset(), "datasets/1");
+}
+
 // ---- Idempotency.
 
 TEST(TrainingClientTest, ATryAgainHasTheSameRequestId) {
