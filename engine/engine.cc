@@ -270,6 +270,13 @@ absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Comput
   return result;
 }
 
+absl::StatusOr<std::string> Engine::ExportWith(ModelFormat format, absl::string_view bytes,
+                                               const NamedViews& inputs,
+                                               const NamedViews& values) const {
+  GW_ASSIGN_OR_RETURN(onnx::ModelProto proto, Parse(format, bytes, inputs, options_.max_nodes));
+  return WithInitializers(std::move(proto), values);
+}
+
 absl::StatusOr<std::shared_ptr<const Program>> Engine::CompileGraph(const Graph& graph) {
   return state_->CompileOnce(graph);
 }

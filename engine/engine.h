@@ -107,6 +107,11 @@ class Engine {
   absl::StatusOr<std::string> Export(const LoadedModel& model, const Computation& computation,
                                      const NamedViews& inputs) const;
 
+  // A model with other values for its parameters, as ONNX: see WithInitializers. `inputs` types the
+  // free names of a formula.
+  absl::StatusOr<std::string> ExportWith(ModelFormat format, absl::string_view bytes,
+                                         const NamedViews& inputs, const NamedViews& values) const;
+
   const EngineOptions& options() const { return options_; }
   const OpRegistry& ops() const { return AllOps(); }
   const SelfCheckReport& self_check() const;

@@ -252,6 +252,35 @@ class Exporter {
 
 }  // namespace
 
+absl::StatusOr<std::string> WithInitializers(
+    onnx::ModelProto model, const absl::flat_hash_map<std::string, TensorView>& values) {
+  onnx::GraphProto& graph = *model.mutable_graph();
+  absl::flat_hash_set<std::string> set;
+  const auto assign = [&](const std::string& name, onnx::TensorProto* to) {
+    *to = TensorToProto(values.at(name));
+    to->set_name(name);
+    set.insert(name);
+  };
+  for (onnx::TensorProto& init : *graph.mutable_initializer()) {
+    const std::string name = init.name();
+    if (values.contains(name)) assign(name, &init);
+  }
+  google::protobuf::RepeatedPtrField<onnx::ValueInfoProto> inputs;
+  for (const onnx::ValueInfoProto& input : graph.input()) {
+    if (!values.contains(input.name())) {
+      *inputs.Add() = input;
+    } else if (!set.contains(input.name())) {
+      assign(input.name(), graph.add_initializer());
+    }
+  }
+  graph.mutable_input()->Swap(&inputs);
+  std::string bytes;
+  if (model.ByteSizeLong() > INT32_MAX || !model.SerializeToString(&bytes)) {
+    return Error(Reason::kGraphTooLarge, "the model does not fit an ONNX file of 2 GiB");
+  }
+  return bytes;
+}
+
 absl::StatusOr<std::string> ExportOnnx(const Graph& graph, const ExportOptions& options) {
   return Exporter(graph, options).Run();
 }

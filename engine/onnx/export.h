@@ -25,12 +25,21 @@
 #include "absl/container/flat_hash_map.h"
 #include "engine/graph/graph.h"
 
+namespace onnx {
+class ModelProto;
+}
+
 namespace gradwire {
 
 struct ExportOptions {
   // Inputs that become initialisers, with these values.
   absl::flat_hash_map<std::string, TensorView> initializers = {};
 };
+
+// A model with other values for some of its initialisers; an input that has a value here becomes an
+// initialiser. Names that the model does not have are left out.
+absl::StatusOr<std::string> WithInitializers(
+    onnx::ModelProto model, const absl::flat_hash_map<std::string, TensorView>& values);
 
 absl::StatusOr<std::string> ExportOnnx(const Graph& graph, const ExportOptions& options);
 

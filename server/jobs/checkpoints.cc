@@ -8,9 +8,11 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "engine/base/status.h"
 #include "engine/io/safetensors.h"
+#include "proto/codec/tensor_codec.h"
 #include "proto/codec/time_codec.h"
 
 namespace gradwire::jobs {
@@ -128,6 +130,28 @@ absl::Status Restore(absl::string_view file, Stepper& stepper, Position* positio
   return absl::OkStatus();
 }
 
+absl::StatusOr<store::CheckpointRow> FindCheckpoint(store::Store& store, const std::string& name) {
+  const size_t slash = name.find('/', sizeof(kJobPrefix) - 1);
+  GW_ASSIGN_OR_RETURN(const std::string id, IdOf(name.substr(0, slash), kJobPrefix));
+  absl::string_view rest = slash == std::string::npos ? "" : absl::string_view(name).substr(slash);
+  int64_t step = -1;
+  if (!rest.empty() &&
+      (!absl::ConsumePrefix(&rest, "/checkpoints/") || !absl::SimpleAtoi(rest, &step))) {
+    return Error(Reason::kInvalidSpec, absl::StrCat("name: got \"", name.substr(0, 80),
+                                                    "\", expected jobs/ID/checkpoints/STEP"));
+  }
+  std::vector<store::CheckpointRow> rows;
+  GW_RETURN_IF_ERROR(store.Read([&](store::Store::Snapshot& s) -> absl::Status {
+    GW_RETURN_IF_ERROR(GetJob(s, id).status());
+    GW_ASSIGN_OR_RETURN(rows, s.Checkpoints(id));
+    return absl::OkStatus();
+  }));
+  for (store::CheckpointRow& row : rows) {
+    if (step < 0 || row.step == step) return std::move(row);
+  }
+  return NotFound(step < 0 ? absl::StrCat("checkpoint of ", name) : name);
+}
+
 absl::Status StartFrom(absl::string_view file, Stepper& stepper) {
   GW_ASSIGN_OR_RETURN(const auto tensors, TensorsOf(file, nullptr));
   Problems problems;
@@ -148,6 +172,27 @@ absl::Status StartFrom(absl::string_view file, Stepper& stepper) {
     if (s.parameter) CopyInto(tensors.at(s.name), s.tensor);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ExportTrained(Engine& engine, const v1::TrainingJob& job,
+                                          const std::map<std::string, Tensor>& trained) {
+  NamedViews inputs, values;
+  std::vector<Tensor> owned;
+  for (const auto& [name, proto] : job.inputs()) {
+    GW_ASSIGN_OR_RETURN(const TensorView view,
+                        codec::ViewOf(proto, absl::StrCat("inputs.", name), &owned));
+    owned.push_back(Tensor::CopyOf(view));
+    inputs.emplace(name, owned.back());
+  }
+  for (const auto& [name, tensor] : trained) values.emplace(name, tensor);
+  switch (job.model().source_case()) {
+    case v1::Model::kOnnx:
+      return engine.ExportWith(ModelFormat::kOnnx, job.model().onnx(), inputs, values);
+    case v1::Model::kText:
+      return engine.ExportWith(ModelFormat::kText, job.model().text(), inputs, values);
+    default:
+      return engine.ExportWith(ModelFormat::kFormula, job.model().expression(), inputs, values);
+  }
 }
 
 CheckpointWriter::~CheckpointWriter() { Wait().IgnoreError(); }

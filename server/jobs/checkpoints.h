@@ -13,6 +13,7 @@
 #define GRADWIRE_SERVER_JOBS_CHECKPOINTS_H_
 
 #include <nlohmann/json.hpp>
+#include <map>
 #include <string>
 #include <thread>
 #include <utility>
@@ -57,8 +58,16 @@ Snapshot TakeSnapshot(const v1::TrainingJob& job, Stepper& stepper, const Positi
 // Fills the stepper's tensors and memory, and the position. DATA_LOSS where they do not fit.
 absl::Status Restore(absl::string_view file, Stepper& stepper, Position* position,
                      std::string* plan_digest);
+// The row that "jobs/{id}/checkpoints/{step}" names, or the last one of "jobs/{id}".
+absl::StatusOr<store::CheckpointRow> FindCheckpoint(store::Store& store, const std::string& name);
+
 // Fills the parameters only, by name; INVALID_SPEC where one is missing or of another type.
 absl::Status StartFrom(absl::string_view file, Stepper& stepper);
+
+// The job's model as ONNX, with these values for its parameters; what a formula takes as inputs and
+// was trained becomes initialisers.
+absl::StatusOr<std::string> ExportTrained(Engine& engine, const v1::TrainingJob& job,
+                                          const std::map<std::string, Tensor>& trained);
 
 struct KeepRule {
   int newest = 2;        // negative: all

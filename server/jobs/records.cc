@@ -154,27 +154,34 @@ int64_t Watchers::Version(const std::string& job) const {
   return entry == entries_.end() ? 0 : entry->second.version;
 }
 
-void Watchers::Await(const std::string& job, int64_t seen, absl::AnyInvocable<void()> wake) {
+void Watchers::Await(const std::string& job, const void* watcher, int64_t seen,
+                     absl::AnyInvocable<void()> wake) {
   {
     absl::MutexLock lock(&mutex_);
     Entry& entry = entries_[job];
     if (entry.version == seen) {
-      entry.waiting.push_back(std::move(wake));
+      entry.waiting.insert_or_assign(watcher, std::move(wake));
       return;
     }
   }
   wake();
 }
 
+void Watchers::Drop(const std::string& job, const void* watcher) {
+  absl::MutexLock lock(&mutex_);
+  const auto entry = entries_.find(job);
+  if (entry != entries_.end()) entry->second.waiting.erase(watcher);
+}
+
 void Watchers::Notify(const std::string& job) {
-  std::vector<absl::AnyInvocable<void()>> waiting;
+  std::map<const void*, absl::AnyInvocable<void()>> waiting;
   {
     absl::MutexLock lock(&mutex_);
     Entry& entry = entries_[job];
     ++entry.version;
     waiting = std::exchange(entry.waiting, {});
   }
-  for (auto& wake : waiting) wake();
+  for (auto& [watcher, wake] : waiting) wake();
 }
 
 }  // namespace gradwire::jobs

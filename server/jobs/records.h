@@ -74,13 +74,17 @@ class Watchers {
   // Changes with each Notify.
   int64_t Version(const std::string& job) const;
   // Calls `wake` once, at the next Notify; at once where the version is not `seen` any more.
-  void Await(const std::string& job, int64_t seen, absl::AnyInvocable<void()> wake);
+  // `watcher` tells waiting ones apart.
+  void Await(const std::string& job, const void* watcher, int64_t seen,
+             absl::AnyInvocable<void()> wake);
+  // Forgets the wake of a watcher that goes away.
+  void Drop(const std::string& job, const void* watcher);
   void Notify(const std::string& job);
 
  private:
   struct Entry {
     int64_t version = 0;
-    std::vector<absl::AnyInvocable<void()>> waiting;
+    std::map<const void*, absl::AnyInvocable<void()>> waiting;
   };
   mutable absl::Mutex mutex_;
   std::map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);

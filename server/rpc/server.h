@@ -38,6 +38,7 @@ struct ServerOptions {
   int64_t max_nodes = 200'000;                       // of a graph
   int workers = 0;                                   // computing threads; 0: one a CPU, at least 2
   int threads = 0;                                   // team of a large Program; 0: one a CPU
+  int max_running_jobs = 0;                          // side by side; 0: as many as have their team
   int queue_limit = 256;                             // calls that wait for a worker
   absl::Duration drain_timeout = absl::Seconds(30);  // for calls that run when Stop() is called
   EngineOptions::SelfCheck self_check = EngineOptions::SelfCheck::kAuto;
