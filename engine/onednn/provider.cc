@@ -389,19 +389,7 @@ class MatMulKernel : public Kernel {
 std::string Describe(const Product& p, bool has_bias, PostOp post_op) {
   std::string s = "onednn matmul";
   if (has_bias) s += "+bias";
-  switch (post_op) {
-    case PostOp::kNone:
-      break;
-    case PostOp::kRelu:
-      s += "+relu";
-      break;
-    case PostOp::kTanh:
-      s += "+tanh";
-      break;
-    case PostOp::kSigmoid:
-      s += "+sigmoid";
-      break;
-  }
+  s += PostOpName(post_op);
   absl::StrAppend(&s, " f32 ", p.lhs.rows, "x", p.lhs.cols, "x", p.rhs.cols);
   if (!p.batch.empty()) absl::StrAppend(&s, " batch ", Shape(p.batch).ToString());
   return s;

@@ -1,4 +1,4 @@
-#include "engine/kernels/matmul.h"
+#include "engine/kernels/own_provider.h"
 
 #include <algorithm>
 #include <cmath>
