@@ -325,12 +325,10 @@ class DirectKernel : public ConvKernel<T> {
  private:
   void Forward(int64_t member, int64_t channel, const Operands<T>& o) const {
     const int64_t at = member % this->c_.groups * this->c_.out_channels + channel;
-    const T* const w = o.second + at * this->rows_;
     T* const y = o.out + member * this->y_size_ + channel * this->points_;
     std::fill_n(y, this->points_, o.bias == nullptr ? T{0} : o.bias[at]);
-    for (int64_t row = 0; row < this->rows_; ++row) {
-      this->loops_.add_output(this->c_, row, w[row], o.first + member * this->x_size_, y);
-    }
+    this->loops_.add_output(this->c_, {0, this->rows_}, o.second + at * this->rows_,
+                            o.first + member * this->x_size_, y);
     const void* in[] = {y};
     if (this->post_ != nullptr) this->post_(in, y, this->points_);
   }
@@ -341,24 +339,26 @@ class DirectKernel : public ConvKernel<T> {
     T* const x = o.out + member * this->x_size_;
     std::fill_n(x + channel * this->c_.in_points(), this->c_.in_points(), T{0});
     for (int64_t m = 0; m < this->c_.out_channels; ++m) {
-      for (int64_t row = channel * this->taps_; row < (channel + 1) * this->taps_; ++row) {
-        this->loops_.add_input(this->c_, row, w[m * this->rows_ + row], y + m * this->points_, x);
-      }
+      this->loops_.add_input(this->c_, TapsOf(channel), w + m * this->rows_, y + m * this->points_,
+                             x);
     }
   }
 
   void WeightGrad(int64_t group, int64_t channel, const Operands<T>& o) const {
+    const Range taps = TapsOf(channel);
     for (int64_t m = 0; m < this->c_.out_channels; ++m) {
-      for (int64_t row = channel * this->taps_; row < (channel + 1) * this->taps_; ++row) {
-        T sum = 0;
-        for (int64_t n = 0; n < this->c_.batch; ++n) {
-          const int64_t member = n * this->c_.groups + group;
-          sum += this->loops_.dot(this->c_, row, o.first + member * this->x_size_,
-                                  o.second + member * this->y_size_ + m * this->points_);
-        }
-        o.out[group * this->w_size_ + m * this->rows_ + row] = sum;
+      T* const w = o.out + group * this->w_size_ + m * this->rows_;
+      std::fill(w + taps.begin, w + taps.end, T{0});
+      for (int64_t n = 0; n < this->c_.batch; ++n) {
+        const int64_t member = n * this->c_.groups + group;
+        this->loops_.add_weights(this->c_, taps, o.first + member * this->x_size_,
+                                 o.second + member * this->y_size_ + m * this->points_, w);
       }
     }
+  }
+
+  Range TapsOf(int64_t channel) const {
+    return {channel * this->taps_, (channel + 1) * this->taps_};
   }
 
   const PrimitiveKind kind_;

@@ -29,11 +29,11 @@ struct Loops {
   void (*columns)(const Convolution& c, const Part& part, const T* x, T* out);
   // Adds the part to x, each element where it came from: the transpose of `columns`.
   void (*add_columns)(const Convolution& c, const Part& part, const T* columns, T* x);
-  // With one row of the column matrix, which is not made: y += weight row(x); its transpose,
-  // row(x) += weight y; and the sum of row(x) y.
-  void (*add_output)(const Convolution& c, int64_t row, T weight, const T* x, T* y);
-  void (*add_input)(const Convolution& c, int64_t row, T weight, const T* y, T* x);
-  T (*dot)(const Convolution& c, int64_t row, const T* x, const T* y);
+  // With rows of the column matrix that are not made, each with its weight of one output channel:
+  // y += weights columns(x); its transpose columns(x) += weights y; weights += y columns(x)^T.
+  void (*add_output)(const Convolution& c, Range rows, const T* weights, const T* x, T* y);
+  void (*add_input)(const Convolution& c, Range rows, const T* weights, const T* y, T* x);
+  void (*add_weights)(const Convolution& c, Range rows, const T* x, const T* y, T* weights);
 };
 
 // For the CPU found at run time. T is float or double.
