@@ -5,7 +5,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/exec/self_check.h"
-#include "engine/kernels/matmul.h"
+#include "engine/kernels/own_provider.h"
 #include "engine/lru_cache.h"
 #include "engine/onednn/provider.h"
 #include "engine/onnx/export.h"
