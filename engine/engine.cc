@@ -286,15 +286,22 @@ absl::StatusOr<std::string> Engine::Export(const LoadedModel& loaded,
                                            const NamedViews& inputs) const {
   const Model& model = *loaded.model;
   GW_ASSIGN_OR_RETURN(const Derived derived, DeriveFrom(model, computation, inputs));
-  ExportOptions options;
+  NamedViews fixed;
   for (const ModelInitializer& init : model.initializers) {
-    const std::string& name = model.value_names[static_cast<size_t>(init.value)];
-    const auto given = inputs.find(name);
-    const TensorView value = given != inputs.end() ? given->second : TensorView(init.data);
-    const ValueId input = derived.graph.FindInput(name);
-    // With another precision its type is not the model's: it stays an input.
-    if (input == kNoValue || derived.graph.type(input) != value.type()) continue;
-    options.initializers.emplace(name, value);
+    fixed.emplace(model.value_names[static_cast<size_t>(init.value)], init.data);
+  }
+  // Another value of these would need another graph.
+  for (const std::string& name : derived.frozen) fixed.try_emplace(name);
+  ExportOptions options;
+  std::vector<Tensor> converted;
+  for (const GraphInput& input : derived.graph.inputs()) {
+    const auto known = fixed.find(input.name);
+    if (known == fixed.end()) continue;
+    const auto given = inputs.find(input.name);
+    TensorView value = given != inputs.end() ? given->second : known->second;
+    const DType dtype = derived.graph.type(input.value).dtype;
+    if (value.dtype() != dtype) value = converted.emplace_back(Converted(value, dtype));
+    options.initializers.emplace(input.name, std::move(value));
   }
   return ExportOnnx(derived.graph, options);
 }

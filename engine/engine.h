@@ -102,8 +102,9 @@ class Engine {
   absl::StatusOr<std::shared_ptr<const Program>> CompileGraph(const Graph& graph);
 
   // The graph that Prepare would compile, as the bytes of an ONNX model: export.h says how names
-  // are spelt. The model's initialisers are its initialisers. Errors: those of Prepare and
-  // ExportOnnx.
+  // are spelt. The model's initialisers are its initialisers, in the precision asked for; so are,
+  // with the values of this call, inputs that decided a shape or a branch. Errors: those of Prepare
+  // and ExportOnnx.
   absl::StatusOr<std::string> Export(const LoadedModel& model, const Computation& computation,
                                      const NamedViews& inputs) const;
 

@@ -202,6 +202,8 @@ struct OpDef {
   std::vector<OnnxBinding> onnx = {};
   // How the op is written as ONNX: node_export.h. Null: as one node of the newest binding.
   void (*export_onnx)(NodeExport& n) = nullptr;
+  // Why it cannot be written as ONNX, where it cannot.
+  absl::string_view no_onnx_form = "";
   // For an op of our own domain: the text of a function that says what it computes to others.
   absl::string_view onnx_function = "";
   Domain domain = {};

@@ -230,6 +230,7 @@ const OpDef kConvInputGradOp = {
                   ValueId g) { return ConvWeightGrad(b, n, g, n.in[0], n.in[1]); }},
     .lowering = Primitive{PrimitiveKind::kConvInputGrad},
     .flops = ConvolutionFlops<PrimitiveKind::kConvInputGrad>,
+    .no_onnx_form = "derivatives of convolutions and pools are not written as ONNX yet",
     .domain = {.samples = GradSamples(PrimitiveKind::kConvInputGrad)},
 };
 
@@ -250,6 +251,7 @@ const OpDef kConvWeightGradOp = {
                            ValueId g) { return Conv(b, n, n.in[0], g); }},
     .lowering = Primitive{PrimitiveKind::kConvWeightGrad},
     .flops = ConvolutionFlops<PrimitiveKind::kConvWeightGrad>,
+    .no_onnx_form = "derivatives of convolutions and pools are not written as ONNX yet",
     .domain = {.samples = GradSamples(PrimitiveKind::kConvWeightGrad)},
 };
 

@@ -202,6 +202,7 @@ const OpDef
             .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int i, ValueId g) {
               return i == 0 ? GatherAt(b, g, n.in[1]) : kNoValue;
             }},
+            .no_onnx_form = "derivatives of convolutions and pools are not written as ONNX yet",
             .domain =
                 {.samples =
                      {
@@ -255,6 +256,7 @@ const OpDef kMaxPoolOp = {
                           }},
     .flops = MaxPoolFlops,
     .onnx = {{.name = "MaxPool", .since = 1, .import = ImportMaxPool}},
+    .no_onnx_form = "derivatives of convolutions and pools are not written as ONNX yet",
     .domain = {.samples = MaxPoolSamples()},
 };
 
