@@ -25,9 +25,9 @@
 #include "engine/exec/compile.h"
 #include "engine/exec/specialize.h"
 #include "engine/onnx/summary.h"
+#include "engine/ops/all_ops.h"
 #include "engine/optim/schedule.h"
 #include "engine/optim/training_step.h"
-#include "engine/ops/all_ops.h"
 
 namespace gradwire {
 

@@ -115,8 +115,8 @@ std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
                     absl::StrCat(a.node_count, ops.empty() ? "" : ": ", absl::StrJoin(ops, ", ")));
   const auto add_cost = [&rows](const char* of, const GraphAnalysis::Cost& c) {
     rows.emplace_back(of, absl::StrCat(c.flops, " flops in ", c.steps, " steps, working memory ",
-                                       BytesText(c.peak_bytes), ", in ", BytesText(c.input_bytes), ", out ",
-                                       BytesText(c.output_bytes)));
+                                       BytesText(c.peak_bytes), ", in ", BytesText(c.input_bytes),
+                                       ", out ", BytesText(c.output_bytes)));
   };
   if (a.computable) add_cost("value", a.value_cost);
   if (a.differentiable) add_cost("gradient", a.gradient_cost);

@@ -17,6 +17,7 @@
 #ifndef GRADWIRE_ENGINE_GRAPH_WINDOW_H_
 #define GRADWIRE_ENGINE_GRAPH_WINDOW_H_
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -42,6 +43,11 @@ struct WindowDim {
   Range Windows(int64_t k) const;
   // The positions of window o that are elements.
   Range Positions(int64_t o) const;
+  // The windows that meet no padding.
+  Range Inside() const {
+    const int64_t begin = Windows(0).begin;
+    return {begin, std::max(begin, Windows(kernel - 1).end)};
+  }
 };
 
 // Outermost dimension first; where there are fewer than three, the first ones have extent 1.

@@ -272,19 +272,17 @@ ValueId ConvWeightGrad(GraphBuilder& b, const NodeView& n, ValueId x, ValueId g,
 
 // ---- ONNX
 
-// The sum with a bias [M], along the channels.
-ValueId AddBias(NodeImport& n, ValueId y, ValueId bias) {
-  GraphBuilder& b = n.b;
-  const TensorType out = b.type(y), got = b.type(bias);
-  const TensorType want = {out.dtype, {out.shape[1]}};
+// The bias [M] in a shape that broadcasts along the channels of y, which is to be [N,M,...].
+ValueId AlongChannels(NodeImport& n, int input, int64_t channels) {
+  const TensorType got = n.type(input), want = {n.type(0).dtype, {channels}};
   if (got != want) {
     n.Fail(got.dtype == want.dtype ? Reason::kShapeMismatch : Reason::kDtypeUnsupported,
            absl::StrCat("the bias is ", got.ToString(), ", expected ", want.ToString()));
     return kNoValue;
   }
-  Dims along(static_cast<size_t>(out.shape.rank()) - 1, 1);
-  along[0] = out.shape[1];
-  return Add(b, y, Reshape(b, bias, Shape(std::move(along))));
+  Dims along(static_cast<size_t>(n.type(0).shape.rank()) - 1, 1);
+  along[0] = channels;
+  return Reshape(n.b, n.in(input), Shape(std::move(along)));
 }
 
 std::vector<ValueId> ImportConv(NodeImport& n) {
@@ -305,10 +303,12 @@ std::vector<ValueId> ImportConv(NodeImport& n) {
   const int64_t group = IntAttr(n, "group", 1);
   std::optional<std::vector<Attrs::Entry>> attrs = WindowAttrs(n, SpatialDims(x), kernel, false);
   if (!n.b.ok()) return {};
+  // Made before the convolution, which can then take the sum along.
+  const ValueId bias = n.has(2) ? AlongChannels(n, 2, w[0]) : kNoValue;
+  if (!n.b.ok()) return {};
   attrs->emplace_back("group", group);
   const ValueId y = n.b.Add(kConvOp, {n.in(0), n.in(1)}, Attrs(*std::move(attrs)));
-  if (!n.b.ok() || !n.has(2)) return {y};
-  return {AddBias(n, y, n.in(2))};
+  return {bias == kNoValue ? y : Add(n.b, y, bias)};
 }
 
 // ---- Samples

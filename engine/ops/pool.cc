@@ -80,39 +80,60 @@ Types InferMaxPoolGrad(const InferArgs& args) {
 
 // ---- References: a plane is one channel of one member of the batch
 
-// The largest element of a window, and where in the plane it is: the first of equal ones, as in
-// PyTorch, and the last NaN.
-template <typename T>
-struct Largest {
-  T value{};
-  int64_t index = -1;
-  void Take(T x, int64_t at) {
-    if (index >= 0 && !(x > value || IsNan(x))) return;
-    value = x;
-    index = at;
-  }
+// The elements of one window: for i < counts[0], j < counts[1], k < counts[2] those at
+// first + i * steps[0] + j * steps[1] + k * steps[2] of its plane.
+struct Elements {
+  int64_t first;
+  int64_t counts[3], steps[3];
 };
+
+// Where the largest element is: the first of equal ones and the last NaN, as in PyTorch.
+template <typename T>
+int64_t PlaceOfLargest(const Elements& e, const T* x) {
+  int64_t place = e.first;
+  T largest = x[place];
+  bool nan = false;
+  for (int64_t i = 0; i < e.counts[0]; ++i) {
+    for (int64_t j = 0; j < e.counts[1]; ++j) {
+      int64_t at = e.first + i * e.steps[0] + j * e.steps[1];
+      for (int64_t k = 0; k < e.counts[2]; ++k, at += e.steps[2]) {
+        // No branch, because which element is the largest cannot be predicted.
+        const T value = x[at];
+        place ^= (place ^ at) & -static_cast<int64_t>(value > largest);
+        largest = value > largest ? value : largest;
+        nan |= IsNan(value);
+      }
+    }
+  }
+  if (!nan) return place;
+  for (int64_t i = 0; i < e.counts[0]; ++i) {
+    for (int64_t j = 0; j < e.counts[1]; ++j) {
+      int64_t at = e.first + i * e.steps[0] + j * e.steps[1];
+      for (int64_t k = 0; k < e.counts[2]; ++k, at += e.steps[2]) {
+        if (IsNan(x[at])) place = at;
+      }
+    }
+  }
+  return place;
+}
 
 template <typename T>
 void PoolPlane(const Window& w, const T* x, int64_t first, T* values, int64_t* indices) {
+  const Range inside = w[2].Inside();
+  const int64_t line = w[2].in, sheet = w[1].in * line;
   for (int64_t o = 0; o < w[0].out; ++o) {
     const Range a = w[0].Positions(o);
     for (int64_t p = 0; p < w[1].out; ++p) {
       const Range b = w[1].Positions(p);
+      const int64_t begin = w[0].At(o, a.begin) * sheet + w[1].At(p, b.begin) * line;
       for (int64_t q = 0; q < w[2].out; ++q) {
-        const Range c = w[2].Positions(q);
-        Largest<T> largest;
-        for (int64_t i = a.begin; i < a.end; ++i) {
-          for (int64_t j = b.begin; j < b.end; ++j) {
-            const int64_t line = (w[0].At(o, i) * w[1].in + w[1].At(p, j)) * w[2].in;
-            for (int64_t k = c.begin; k < c.end; ++k) {
-              const int64_t at = line + w[2].At(q, k);
-              largest.Take(x[at], at);
-            }
-          }
-        }
-        *values++ = largest.value;
-        *indices++ = first + largest.index;
+        const Range c = inside.Contains(q) ? Range{0, w[2].kernel} : w[2].Positions(q);
+        const Elements window = {begin + w[2].At(q, c.begin),
+                                 {a.end - a.begin, b.end - b.begin, c.end - c.begin},
+                                 {w[0].dilation * sheet, w[1].dilation * line, w[2].dilation}};
+        const int64_t place = PlaceOfLargest(window, x);
+        *values++ = x[place];
+        *indices++ = first + place;
       }
     }
   }

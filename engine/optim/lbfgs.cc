@@ -138,8 +138,8 @@ absl::StatusOr<Lbfgs::Point> Lbfgs::Search(const Vector& x, double t, double val
       break;
     }
     const double least = t + 0.01 * (t - before.t), most = t * 10;
-    const double next = CubicMinimum(before.t, before.value, before.slope, t, now.value, now.slope,
-                                     least, most);
+    const double next =
+        CubicMinimum(before.t, before.value, before.slope, t, now.value, now.slope, least, most);
     before = std::move(now);
     t = next;
     GW_ASSIGN_OR_RETURN(now, at(t));
@@ -193,8 +193,7 @@ absl::StatusOr<Lbfgs::Result> Lbfgs::Step(Vector* x, const Evaluate& evaluate, d
     state_ = before;
     return status;
   };
-  const int64_t max_eval =
-      options_.max_eval > 0 ? options_.max_eval : options_.max_iter * 5 / 4;
+  const int64_t max_eval = options_.max_eval > 0 ? options_.max_eval : options_.max_iter * 5 / 4;
   Result result;
   Vector gradient;
   absl::StatusOr<double> first = evaluate(*x, &gradient);
@@ -215,8 +214,7 @@ absl::StatusOr<Lbfgs::Result> Lbfgs::Step(Vector* x, const Evaluate& evaluate, d
     int64_t spent = 0;
     const double value_before = value;
     if (options_.strong_wolfe) {
-      absl::StatusOr<Point> found =
-          Search(at, s.t, value, gradient, slope, evaluate, &spent);
+      absl::StatusOr<Point> found = Search(at, s.t, value, gradient, slope, evaluate, &spent);
       if (!found.ok()) return failed(found.status());
       s.t = found->t;
       value = found->value;

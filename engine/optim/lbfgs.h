@@ -8,8 +8,9 @@
 //   GW_ASSIGN_OR_RETURN(Lbfgs::Result r, lbfgs.Step(&x, evaluate, 1));  // up to max_iter moves
 //
 // Vectors are doubles; with round_to_float each is rounded to FLOAT as it is made, so that FLOAT
-// parameters move as PyTorch's would. What is remembered between steps is exact, and can be kept. Source: Nocedal and Wright, Numerical Optimization, 2nd ed., 7.2 and 3.5.
-// Errors: those of `evaluate`; the state is then as before the step. Thread-safety: none.
+// parameters move as PyTorch's would. What is remembered between steps is exact, and can be kept.
+// Source: Nocedal and Wright, Numerical Optimization, 2nd ed., 7.2 and 3.5. Errors: those of
+// `evaluate`; the state is then as before the step. Thread-safety: none.
 #ifndef GRADWIRE_ENGINE_OPTIM_LBFGS_H_
 #define GRADWIRE_ENGINE_OPTIM_LBFGS_H_
 

@@ -2,213 +2,338 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numbers>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
 namespace gradwire {
 namespace {
 
-constexpr double kRequired = std::numeric_limits<double>::quiet_NaN();
-constexpr double kAny = -std::numeric_limits<double>::infinity();
-
-// From `start` to `end` as t goes from 0 to 1, in half a cosine.
+double Line(double start, double end, double t) { return (end - start) * t + start; }
+// The same in half a cosine.
 double Cosine(double start, double end, double t) {
-  return end + (start - end) / 2 * (1 + std::cos(std::numbers::pi * t));
-}
-double Line(double start, double end, double t) { return start + (end - start) * t; }
-
-ScheduledRate Restarts(const Schedule& s, double base, double done) {
-  const double first = s.number("t_0"), factor = s.number("t_mult");
-  double period = first, at = done;
-  if (factor == 1) {
-    at = std::fmod(done, first);
-  } else {
-    // A cycle n has first * factor^n steps.
-    const double n = std::floor(std::log(done / first * (factor - 1) + 1) / std::log(factor));
-    at = done - first * (std::pow(factor, n) - 1) / (factor - 1);
-    period = first * std::pow(factor, n);
-  }
-  return {Cosine(base, s.number("eta_min"), at / period), {}};
+  return end + (start - end) / 2 * (std::cos(std::numbers::pi * t) + 1);
 }
 
-ScheduledRate WarmUp(const Schedule& s, double base, double done, bool cosine) {
+constexpr SettingDef kEtaMin = {"eta_min", 0, kNonNegative};
+// A momentum of exactly 0 would have PyTorch leave its buffers out for that step.
+constexpr Range kMovingMomentum = {.min = 0, .max = 1, .open_min = true, .open_max = true};
+
+const ScheduleRow kConstant = {
+    .name = "constant",
+    .doc = "`lr * factor` for total_iters steps, then `lr` (ConstantLR, but factor defaults to 1).",
+    .numbers = {{"factor", 1, kUpToOne}, {"total_iters", 5, kCount}},
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      return {done < s.number("total_iters") ? base * s.number("factor") : base};
+    },
+};
+
+const ScheduleRow kStep = {
+    .name = "step",
+    .doc = "Times gamma after every step_size steps (StepLR).",
+    .numbers = {{"step_size", kRequired, kPositiveCount}, {"gamma", 0.1, kNonNegative}},
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      return {base * std::pow(s.number("gamma"), std::floor(done / s.number("step_size")))};
+    },
+};
+
+const ScheduleRow kMultiStep = {
+    .name = "multi_step",
+    .doc = "Times gamma at each milestone (MultiStepLR).",
+    .numbers = {{"gamma", 0.1, kNonNegative}},
+    .has_milestones = true,
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      const auto& milestones = s.spec().milestones;
+      const auto passed = std::count_if(milestones.begin(), milestones.end(),
+                                        [&](int64_t m) { return static_cast<double>(m) <= done; });
+      return {base * std::pow(s.number("gamma"), static_cast<double>(passed))};
+    },
+};
+
+const ScheduleRow kExponential = {
+    .name = "exponential",
+    .doc = "Times gamma after every step (ExponentialLR).",
+    .numbers = {{"gamma", kRequired, kNonNegative}},
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      return {base * std::pow(s.number("gamma"), done)};
+    },
+};
+
+const ScheduleRow kPolynomial = {
+    .name = "polynomial",
+    .doc = "`lr * (1 - s / total_iters)^power`, then 0 (PolynomialLR).",
+    .numbers = {{"total_iters", 5, kPositiveCount}, {"power", 1, kNonNegative}},
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      const double total = s.number("total_iters");
+      return {base * std::pow(1 - std::min(total, done) / total, s.number("power"))};
+    },
+};
+
+const ScheduleRow kCosine = {
+    .name = "cosine",
+    .doc = "Down to eta_min in t_max steps, and up again (CosineAnnealingLR).",
+    .numbers = {{"t_max", kRequired, kPositiveCount}, kEtaMin},
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      return {Cosine(base, s.number("eta_min"), done / s.number("t_max"))};
+    },
+};
+
+const ScheduleRow kCosineRestarts = {
+    .name = "cosine_restarts",
+    .doc =
+        "Down to eta_min again and again, each time t_mult times as long as before"
+        " (CosineAnnealingWarmRestarts).",
+    .numbers = {{"t_0", kRequired, kPositiveCount}, {"t_mult", 1, kPositiveCount}, kEtaMin},
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      double period = s.number("t_0"), at = done;
+      if (s.number("t_mult") == 1) at = std::fmod(at, period);
+      while (at >= period) {
+        at -= period;
+        period *= s.number("t_mult");
+      }
+      return {Cosine(base, s.number("eta_min"), at / period)};
+    },
+};
+
+const ScheduleRow kLinear = {
+    .name = "linear",
+    .doc = "From `lr * start_factor` to `lr * end_factor` in total_iters steps (LinearLR).",
+    .numbers = {{"start_factor", 1.0 / 3, {.min = 0, .max = 1, .open_min = true}},
+                {"end_factor", 1, kUpToOne},
+                {"total_iters", 5, kPositiveCount}},
+    .at = [](const Schedule& s, double base, double done) -> ScheduledRate {
+      const double total = s.number("total_iters");
+      return {base * Line(s.number("start_factor"), s.number("end_factor"),
+                          std::min(total, done) / total)};
+    },
+};
+
+template <double (*kDescent)(double, double, double)>
+ScheduledRate WarmUp(const Schedule& s, double base, double done) {
   const double warm = s.number("warmup_steps"), total = s.number("total_steps");
-  if (done < warm) return {base * (done + 1) / warm, {}};
-  if (total <= warm) return {base, {}};
-  const double t = std::min(1.0, (done - warm) / (total - warm));
-  return {cosine ? Cosine(base, 0, t) : base * (1 - t), {}};
+  if (done < warm) return {base * ((done + 1) / warm)};
+  if (total == 0) return {base};
+  return {kDescent(base, 0, std::min(1.0, (done - warm) / (total - warm)))};
+}
+void CheckWarmUp(const Schedule& s, absl::string_view where, Problems* problems) {
+  const double total = s.number("total_steps");
+  if (total == 0 || total > s.number("warmup_steps")) return;
+  problems->Add(Reason::kInvalidSpec, absl::StrCat(where, ".total_steps"),
+                absl::StrCat("got ", total, ", expected 0 or more than warmup_steps"));
 }
 
-ScheduledRate Cyclic(const Schedule& s, double, double done) {
-  const double up = s.number("step_size_up");
-  const double down = s.number("step_size_down") > 0 ? s.number("step_size_down") : up;
-  const double total = up + down, ratio = up / total;
-  const double cycle = std::floor(1 + done / total);
-  const double x = 1 + done / total - cycle;
-  const double height = x <= ratio ? x / ratio : (x - 1) / (ratio - 1);
-  const std::string& mode = s.word("mode");
-  const double scale = mode == "triangular2" ? std::pow(2.0, 1 - cycle)
-                       : mode == "exp_range" ? std::pow(s.number("gamma"), done)
-                                             : 1;
-  const auto between = [&](double low, double high) { return (high - low) * height * scale; };
-  const double base_lr = s.number("base_lr"), base_m = s.number("base_momentum");
-  const double max_m = s.number("max_momentum");
-  ScheduledRate out{base_lr + between(base_lr, s.number("max_lr")), {}};
-  if (s.number("cycle_momentum") != 0) out.momentum = max_m - between(base_m, max_m);
-  return out;
-}
+const ScheduleRow kWarmUpLinear = {
+    .name = "warmup_linear",
+    .doc =
+        "`lr * (s + 1) / warmup_steps` up to lr, which then stays (total_steps 0) or falls in a"
+        " line to 0 at total_steps.",
+    .numbers = {{"warmup_steps", kRequired, kCount}, {"total_steps", 0, kCount}},
+    .at = WarmUp<Line>,
+    .check = CheckWarmUp,
+};
 
-ScheduledRate OneCycle(const Schedule& s, double, double done) {
-  const double total = s.number("total_steps"), pct = s.number("pct_start");
+const ScheduleRow kWarmUpCosine = {
+    .name = "warmup_cosine",
+    .doc = "As warmup_linear, but falling in half a cosine.",
+    .numbers = {{"warmup_steps", kRequired, kCount}, {"total_steps", 0, kCount}},
+    .at = WarmUp<Cosine>,
+    .check = CheckWarmUp,
+};
+
+const ScheduleRow kCyclic = {
+    .name = "cyclic",
+    .doc =
+        "Up and down between base_lr and max_lr, step_size_up and step_size_down (0: as many)"
+        " steps long; momentum the other way (CyclicLR).",
+    .numbers = {{"base_lr", kRequired, kNonNegative},
+                {"max_lr", kRequired, kNonNegative},
+                {"step_size_up", 2000, kPositiveCount},
+                {"step_size_down", 0, kCount},
+                {"gamma", 1, kNonNegative},
+                {"cycle_momentum", 1, kFlag},
+                {"base_momentum", 0.8, kMovingMomentum},
+                {"max_momentum", 0.9, kMovingMomentum}},
+    .words = {{"mode", {"triangular", "triangular2", "exp_range"}}},
+    .at = [](const Schedule& s, double, double done) -> ScheduledRate {
+      const double up = s.number("step_size_up"), down = s.number("step_size_down");
+      const double total = up + (down > 0 ? down : up), peak = up / total;
+      const double cycle = std::floor(1 + done / total), x = 1 + done / total - cycle;
+      const double height = x <= peak ? x / peak : (x - 1) / (peak - 1);
+      const std::string& mode = s.word("mode");
+      const double scale = mode == "triangular2" ? 1 / std::pow(2.0, cycle - 1)
+                           : mode == "exp_range" ? std::pow(s.number("gamma"), done)
+                                                 : 1;
+      const auto part = [&](const char* low, const char* high) {
+        return (s.number(high) - s.number(low)) * height * scale;
+      };
+      ScheduledRate out{s.number("base_lr") + part("base_lr", "max_lr")};
+      if (s.number("cycle_momentum") != 0) {
+        out.momentum = s.number("max_momentum") - part("base_momentum", "max_momentum");
+      }
+      return out;
+    },
+};
+
+struct Phase {
+  double end, lr_from, lr_to, momentum_from, momentum_to;
+};
+std::vector<Phase> OneCyclePhases(const Schedule& s) {
+  const double total = s.number("total_steps"), share = s.number("pct_start");
   const double peak = s.number("max_lr"), first = peak / s.number("div_factor");
   const double last = first / s.number("final_div_factor");
   const double low = s.number("base_momentum"), high = s.number("max_momentum");
-  struct Phase {
-    double end, lr_from, lr_to, m_from, m_to;
-  };
-  std::vector<Phase> phases = {{pct * total - 1, first, peak, high, low}};
-  if (s.number("three_phase") != 0) {
-    phases.push_back({2 * pct * total - 2, peak, first, low, high});
-    phases.push_back({total - 1, first, last, high, high});
-  } else {
-    phases.push_back({total - 1, peak, last, low, high});
-  }
-  double start = 0;
-  size_t i = 0;
-  while (i + 1 < phases.size() && done > phases[i].end) start = phases[i++].end;
-  const Phase& p = phases[i];
-  const double t = std::min(1.0, (done - start) / (p.end - start));
-  const auto between = s.word("anneal_strategy") == "linear" ? Line : Cosine;
-  ScheduledRate out{between(p.lr_from, p.lr_to, t), {}};
-  if (s.number("cycle_momentum") != 0) out.momentum = between(p.m_from, p.m_to, t);
-  return out;
+  const Phase rise = {share * total - 1, first, peak, high, low};
+  if (s.number("three_phase") == 0) return {rise, {total - 1, peak, last, low, high}};
+  return {
+      rise, {2 * share * total - 2, peak, first, low, high}, {total - 1, first, last, high, high}};
 }
 
-const std::vector<ScheduleRow>& Table() {
-  static const auto& rows = *new std::vector<ScheduleRow>{
-      {"constant", "lr * factor for total_iters steps, then lr.",
-       {{"factor", 1, 0}, {"total_iters", 0, 0}}, {},
-       [](const Schedule& s, double base, double done) -> ScheduledRate {
-         return {done < s.number("total_iters") ? base * s.number("factor") : base, {}};
-       }},
-      {"step", "Times gamma after every step_size steps.",
-       {{"step_size", kRequired, 1}, {"gamma", 0.1, 0}}, {},
-       [](const Schedule& s, double base, double done) -> ScheduledRate {
-         return {base * std::pow(s.number("gamma"), std::floor(done / s.number("step_size"))), {}};
-       }},
-      {"multi_step", "Times gamma at each milestone.", {{"gamma", 0.1, 0}}, {},
-       [](const Schedule& s, double base, double done) -> ScheduledRate {
-         const auto& m = s.spec().milestones;
-         const auto passed = std::count_if(m.begin(), m.end(), [&](double at) { return at <= done; });
-         return {base * std::pow(s.number("gamma"), static_cast<double>(passed)), {}};
-       }},
-      {"exponential", "Times gamma after every step.", {{"gamma", kRequired, 0}}, {},
-       [](const Schedule& s, double base, double done) -> ScheduledRate {
-         return {base * std::pow(s.number("gamma"), done), {}};
-       }},
-      {"polynomial", "Down to 0 after total_iters steps.",
-       {{"total_iters", 5, 1}, {"power", 1, 0}}, {},
-       [](const Schedule& s, double base, double done) -> ScheduledRate {
-         const double total = s.number("total_iters");
-         return {base * std::pow(1 - std::min(done, total) / total, s.number("power")), {}};
-       }},
-      {"cosine", "Down to eta_min after t_max steps, and up again.",
-       {{"t_max", kRequired, 1}, {"eta_min", 0, 0}}, {},
-       [](const Schedule& s, double base, double done) -> ScheduledRate {
-         return {Cosine(base, s.number("eta_min"), done / s.number("t_max")), {}};
-       }},
-      {"cosine_restarts", "Cosines down to eta_min, each t_mult times as long.",
-       {{"t_0", kRequired, 1}, {"t_mult", 1, 1}, {"eta_min", 0, 0}}, {}, Restarts},
-      {"linear", "From lr * start_factor to lr * end_factor over total_iters steps.",
-       {{"start_factor", 1.0 / 3, 0}, {"end_factor", 1, 0}, {"total_iters", 5, 1}}, {},
-       [](const Schedule& s, double base, double done) -> ScheduledRate {
-         const double total = s.number("total_iters");
-         return {base * Line(s.number("start_factor"), s.number("end_factor"),
-                             std::min(done, total) / total),
-                 {}};
-       }},
-      {"warmup_linear", "Up over warmup_steps, then in a line to 0 at total_steps (0: stays).",
-       {{"warmup_steps", kRequired, 1}, {"total_steps", 0, 0}}, {},
-       [](const Schedule& s, double base, double done) { return WarmUp(s, base, done, false); }},
-      {"warmup_cosine", "Up over warmup_steps, then in half a cosine to 0 at total_steps.",
-       {{"warmup_steps", kRequired, 1}, {"total_steps", 0, 0}}, {},
-       [](const Schedule& s, double base, double done) { return WarmUp(s, base, done, true); }},
-      {"cyclic", "Up and down between base_lr and max_lr.",
-       {{"base_lr", kRequired, 0}, {"max_lr", kRequired, 0}, {"step_size_up", 2000, 1},
-        {"step_size_down", 0, 0}, {"gamma", 1, 0}, {"cycle_momentum", 1, 0},
-        {"base_momentum", 0.8, 0}, {"max_momentum", 0.9, 0}},
-       {{"mode", {"triangular", "triangular2", "exp_range"}}}, Cyclic},
-      {"one_cycle", "Up to max_lr, then down far below the start.",
-       {{"max_lr", kRequired, 0}, {"total_steps", kRequired, 1}, {"pct_start", 0.3, 0},
-        {"cycle_momentum", 1, 0}, {"base_momentum", 0.85, 0}, {"max_momentum", 0.95, 0},
-        {"div_factor", 25, 1e-300}, {"final_div_factor", 1e4, 1e-300}, {"three_phase", 0, 0}},
-       {{"anneal_strategy", {"cos", "linear"}}}, OneCycle},
-      {"reduce_on_plateau", "Times factor where the loss has not got better for patience times.",
-       {{"factor", 0.1, 0}, {"patience", 10, 0}, {"threshold", 1e-4, 0}, {"cooldown", 0, 0},
-        {"min_lr", 0, 0}, {"eps", 1e-8, 0}},
-       {{"mode", {"min", "max"}}, {"threshold_mode", {"rel", "abs"}}},
-       [](const Schedule& s, double base, double) -> ScheduledRate {
-         // Applied one reduction after another, as each is bounded by min_lr and eps.
-         const auto found = s.memory().find("reductions");
-         const double reductions = found == s.memory().end() ? 0 : found->second;
-         double lr = base;
-         for (double i = 0; i < reductions; ++i) {
-           const double next = std::max(lr * s.number("factor"), s.number("min_lr"));
-           if (lr - next <= s.number("eps")) break;
-           lr = next;
-         }
-         return {lr, {}};
-       }},
+const ScheduleRow kOneCycle = {
+    .name = "one_cycle",
+    .doc =
+        "Up from `max_lr / div_factor` to max_lr, then down to the start over"
+        " final_div_factor; momentum the other way (OneCycleLR).",
+    .numbers = {{"max_lr", kRequired, kNonNegative},
+                {"total_steps", kRequired, kPositiveCount},
+                {"pct_start", 0.3, kUpToOne},
+                {"cycle_momentum", 1, kFlag},
+                {"base_momentum", 0.85, kMovingMomentum},
+                {"max_momentum", 0.95, kMovingMomentum},
+                {"div_factor", 25, kPositive},
+                {"final_div_factor", 1e4, kPositive},
+                {"three_phase", 0, kFlag}},
+    .words = {{"anneal_strategy", {"cos", "linear"}}},
+    .at = [](const Schedule& s, double, double done) -> ScheduledRate {
+      const std::vector<Phase> phases = OneCyclePhases(s);
+      const double at = std::min(done, s.number("total_steps") - 1);
+      double start = 0;
+      auto phase = phases.begin();
+      for (; std::next(phase) != phases.end() && at > phase->end; ++phase) start = phase->end;
+      const double t = phase->end != start ? (at - start) / (phase->end - start) : 1;
+      const auto between = s.word("anneal_strategy") == "linear" ? Line : Cosine;
+      ScheduledRate out{between(phase->lr_from, phase->lr_to, t)};
+      if (s.number("cycle_momentum") != 0) {
+        out.momentum = between(phase->momentum_from, phase->momentum_to, t);
+      }
+      return out;
+    },
+};
+
+// Memory: best (absent before the first loss), bad, cooldown, reductions.
+void ObservePlateau(const Schedule& s, double loss, Settings* memory) {
+  const double threshold = s.number("threshold");
+  const bool relative = s.word("threshold_mode") == "rel", least = s.word("mode") == "min";
+  const double sign = least ? -1 : 1;
+  const auto best = memory->find("best");
+  const bool better =
+      std::isfinite(loss) && (best == memory->end() ||
+                              sign * loss > sign * (relative ? best->second * (1 + sign * threshold)
+                                                             : best->second + sign * threshold));
+  double& bad = (*memory)["bad"];
+  double& cooldown = (*memory)["cooldown"];
+  ++bad;
+  if (better) {
+    (*memory)["best"] = loss;
+    bad = 0;
+  }
+  if (cooldown > 0) {
+    --cooldown;
+    bad = 0;
+  }
+  if (bad > s.number("patience")) {
+    ++(*memory)["reductions"];
+    cooldown = s.number("cooldown");
+    bad = 0;
+  }
+}
+
+const ScheduleRow kReduceOnPlateau = {
+    .name = "reduce_on_plateau",
+    .doc =
+        "Times factor, down to min_lr, where the loss has not got better by threshold for more"
+        " than patience observations (ReduceLROnPlateau).",
+    .numbers = {{"factor", 0.1, kBelowOne},
+                {"patience", 10, kCount},
+                {"threshold", 1e-4, kNonNegative},
+                {"cooldown", 0, kCount},
+                {"min_lr", 0, kNonNegative},
+                {"eps", 1e-8, kNonNegative}},
+    .words = {{"mode", {"min", "max"}}, {"threshold_mode", {"rel", "abs"}}},
+    .at = [](const Schedule& s, double base, double) -> ScheduledRate {
+      const auto found = s.memory().find("reductions");
+      double lr = base;
+      // One after another: each is bounded by min_lr, and left out where it is below eps.
+      for (double left = found == s.memory().end() ? 0 : found->second; left > 0; --left) {
+        const double next = std::max(lr * s.number("factor"), s.number("min_lr"));
+        if (!(lr - next > s.number("eps"))) break;
+        lr = next;
+      }
+      return {lr};
+    },
+    .observe = ObservePlateau,
+};
+
+void CheckWords(const ScheduleRow& row, absl::string_view where, ScheduleSpec* spec,
+                Problems* problems) {
+  const auto refuse = [&](absl::string_view name, std::string what) {
+    problems->Add(Reason::kInvalidSpec, absl::StrCat(where, ".", name), std::move(what));
   };
-  return rows;
+  for (const auto& [name, word] : spec->words) {
+    const auto def = std::find_if(row.words.begin(), row.words.end(),
+                                  [&](const ScheduleWord& w) { return name == w.name; });
+    if (def == row.words.end()) {
+      refuse(name, "there is no such setting");
+    } else if (std::find(def->choices.begin(), def->choices.end(), word) == def->choices.end()) {
+      refuse(name, absl::StrCat("got \"", word, "\", expected one of ",
+                                absl::StrJoin(def->choices, ", ")));
+    }
+  }
+  for (const ScheduleWord& w : row.words) spec->words.emplace(w.name, w.choices[0]);
+}
+
+void CheckMilestones(const ScheduleRow& row, absl::string_view where,
+                     const std::vector<int64_t>& milestones, Problems* problems) {
+  const std::string field = absl::StrCat(where, ".milestones");
+  if (!row.has_milestones && !milestones.empty()) {
+    problems->Add(Reason::kInvalidSpec, field, "there is no such setting");
+  }
+  if (row.has_milestones && milestones.empty()) {
+    problems->Add(Reason::kInvalidSpec, field, "is required: numbers of steps");
+  }
+  for (int64_t m : milestones) {
+    if (m >= 0) continue;
+    problems->Add(Reason::kInvalidSpec, field, absl::StrCat("got ", m, ", expected at least 0"));
+  }
 }
 
 }  // namespace
 
-absl::Span<const ScheduleRow> AllSchedules() { return Table(); }
+absl::Span<const ScheduleRow> AllSchedules() {
+  static const auto& rows = *new std::vector<ScheduleRow>{
+      kConstant, kStep,           kMultiStep,      kExponential,  kPolynomial,
+      kCosine,   kCosineRestarts, kLinear,         kWarmUpLinear, kWarmUpCosine,
+      kCyclic,   kOneCycle,       kReduceOnPlateau};
+  return rows;
+}
 
 absl::StatusOr<Schedule> Schedule::Make(const ScheduleSpec& spec) {
+  const auto rows = AllSchedules();
   Schedule out;
-  std::vector<std::string> names;
-  for (const ScheduleRow& row : Table()) {
-    names.push_back(row.name);
-    if (spec.name == row.name) out.row_ = &row;
+  out.row_ = std::find_if(rows.begin(), rows.end(),
+                          [&](const auto& row) { return spec.name == row.name; });
+  if (out.row_ == rows.end()) {
+    const auto add_name = [](std::string* text, const auto& row) { text->append(row.name); };
+    return Error(Reason::kInvalidSpec,
+                 absl::StrCat("schedule: there is no \"", spec.name, "\", only ",
+                              absl::StrJoin(rows, ", ", add_name)));
   }
-  if (out.row_ == nullptr) {
-    return Error(Reason::kInvalidSpec, absl::StrCat("schedule: there is no \"", spec.name,
-                                                    "\", but ", absl::StrJoin(names, ", ")));
-  }
+  const std::string where = absl::StrCat("schedule.", spec.name);
   Problems problems;
-  const std::string where = absl::StrCat("schedule.", spec.name, ".");
   out.spec_ = spec;
-  for (const ScheduleNumber& n : out.row_->numbers) {
-    const auto given = spec.numbers.find(n.name);
-    if (given == spec.numbers.end()) {
-      if (std::isnan(n.fallback)) {
-        problems.Add(Reason::kInvalidSpec, where + n.name, "is required");
-      }
-      out.spec_.numbers[n.name] = n.fallback;
-    } else if (!std::isfinite(given->second) || given->second < n.min) {
-      problems.Add(Reason::kInvalidSpec, where + n.name,
-                   absl::StrCat("got ", given->second, ", expected at least ", n.min));
-    }
-  }
-  for (const ScheduleWord& w : out.row_->words) {
-    const std::string& word = out.spec_.words.emplace(w.name, w.choices[0]).first->second;
-    if (std::find(w.choices.begin(), w.choices.end(), word) == w.choices.end()) {
-      problems.Add(Reason::kInvalidSpec, where + w.name,
-                   absl::StrCat("got \"", word, "\", expected ", absl::StrJoin(w.choices, ", ")));
-    }
-  }
-  if (spec.name == "multi_step" && spec.milestones.empty()) {
-    problems.Add(Reason::kInvalidSpec, where + "milestones", "is required");
-  }
-  if (spec.name == "one_cycle" && problems.empty() && out.number("pct_start") > 1) {
-    problems.Add(Reason::kInvalidSpec, where + "pct_start", "expected 0 to 1");
-  }
+  out.spec_.numbers = Complete(out.row_->numbers, spec.numbers, where, &problems);
+  CheckWords(*out.row_, where, &out.spec_, &problems);
+  CheckMilestones(*out.row_, where, spec.milestones, &problems);
+  if (problems.empty() && out.row_->check != nullptr) out.row_->check(out, where, &problems);
   GW_RETURN_IF_ERROR(problems.ToStatus());
   return out;
 }
@@ -218,32 +343,7 @@ ScheduledRate Schedule::At(double base_lr, int64_t steps_done) const {
 }
 
 void Schedule::Observe(double loss) {
-  if (spec_.name != "reduce_on_plateau") return;
-  const bool least = word("mode") == "min";
-  const double worst = least ? std::numeric_limits<double>::infinity()
-                             : -std::numeric_limits<double>::infinity();
-  double& best = memory_.emplace("best", worst).first->second;
-  double& bad = memory_["bad"];
-  double& cooldown = memory_["cooldown"];
-  const double threshold = number("threshold");
-  const bool relative = word("threshold_mode") == "rel";
-  const double bar = relative ? best * (least ? 1 - threshold : 1 + threshold)
-                              : best + (least ? -threshold : threshold);
-  if (least ? loss < bar : loss > bar) {
-    best = loss;
-    bad = 0;
-  } else {
-    ++bad;
-  }
-  if (cooldown > 0) {
-    --cooldown;
-    bad = 0;
-  }
-  if (bad > number("patience")) {
-    ++memory_["reductions"];
-    cooldown = number("cooldown");
-    bad = 0;
-  }
+  if (row_->observe != nullptr) row_->observe(*this, loss, &memory_);
 }
 
 }  // namespace gradwire

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status.h"
-#include "engine/io/safetensors.h"
 #include "server/core/pipeline.h"
 #include "server/jobs/checkpoints.h"
 
@@ -215,9 +214,8 @@ absl::Status TrainingCore::ResumeTrainingJob(const v1::ResumeTrainingJobRequest&
 absl::StatusOr<std::unique_ptr<Source<v1::TrainingEvent>>> TrainingCore::WatchTrainingJob(
     const v1::WatchTrainingJobRequest& request, Call&) {
   GW_ASSIGN_OR_RETURN(std::string id, IdOf(request.name(), kJobPrefix));
-  GW_RETURN_IF_ERROR(jobs_.shared().store->Read([&](Store::Snapshot& s) -> absl::Status {
-    return jobs::GetJob(s, id).status();
-  }));
+  GW_RETURN_IF_ERROR(jobs_.shared().store->Read(
+      [&](Store::Snapshot& s) -> absl::Status { return jobs::GetJob(s, id).status(); }));
   if (request.after_event() < 0) {
     return Error(Reason::kInvalidSpec, "after_event: expected 0 or more");
   }
@@ -231,23 +229,22 @@ absl::Status TrainingCore::QueryMetrics(const v1::QueryMetricsRequest& request,
   if (request.max_points() < 0 || request.from_step() < 0 || request.to_step() < 0) {
     return Error(Reason::kInvalidSpec, "max_points, from_step, to_step: expected 0 or more");
   }
-  const int limit = request.max_points() == 0 ? kDefaultPoints
-                                              : std::min(request.max_points(), kMaxPoints);
+  const int limit =
+      request.max_points() == 0 ? kDefaultPoints : std::min(request.max_points(), kMaxPoints);
   const EventType type = request.evaluations() ? EventType::kEvaluation : EventType::kMetrics;
   const int64_t last = request.to_step() == 0 ? INT64_MAX : request.to_step();
   return jobs_.shared().store->Read([&](Store::Snapshot& s) -> absl::Status {
     GW_RETURN_IF_ERROR(jobs::GetJob(s, id).status());
     int64_t total = 0;
-    GW_ASSIGN_OR_RETURN(const auto events,
-                        s.ThinnedEvents(id, static_cast<int>(type), request.from_step(), last,
-                                        limit, &total));
+    GW_ASSIGN_OR_RETURN(
+        const auto events,
+        s.ThinnedEvents(id, static_cast<int>(type), request.from_step(), last, limit, &total));
     response->set_total_points(total);
     for (const store::Event& event : events) {
       v1::TrainingEvent parsed;
       if (!parsed.ParseFromString(event.bytes)) continue;
-      *response->add_points() =
-          request.evaluations() ? std::move(*parsed.mutable_evaluation())
-                                : std::move(*parsed.mutable_metrics());
+      *response->add_points() = request.evaluations() ? std::move(*parsed.mutable_evaluation())
+                                                      : std::move(*parsed.mutable_metrics());
     }
     return absl::OkStatus();
   });
@@ -295,12 +292,9 @@ absl::StatusOr<std::unique_ptr<Source<v1::FileChunk>>> TrainingCore::ExportModel
   const jobs::Shared& shared = jobs_.shared();
   GW_ASSIGN_OR_RETURN(const auto row, jobs::FindCheckpoint(*shared.store, request.name()));
   GW_ASSIGN_OR_RETURN(const auto blob, jobs::OpenCheckpoint(row, *shared.blobs));
-  GW_ASSIGN_OR_RETURN(auto tensors, ReadSafetensors(blob->bytes()));
   v1::TrainingJob job;
   GW_RETURN_IF_ERROR(jobs_.Get(request.name().substr(0, request.name().find('/', 5)), &job));
-  std::map<std::string, Tensor> trained;
-  for (auto& [name, tensor] : tensors) trained.emplace(name, std::move(tensor));
-  GW_ASSIGN_OR_RETURN(std::string model, jobs::ExportTrained(*shared.engine, job, trained));
+  GW_ASSIGN_OR_RETURN(std::string model, jobs::ExportTrained(*shared.engine, job, blob->bytes()));
   GW_RETURN_IF_ERROR(call.memory.Grow(static_cast<int64_t>(model.size()), "the model"));
   auto owner = std::make_shared<const std::string>(std::move(model));
   return std::make_unique<FileSource>(owner, *owner);

@@ -1,7 +1,8 @@
 // File: training_core.h
 //
-// TrainingCore, DatasetCore: the rpcs of TrainingService and DatasetService without their transport.
-// training_service.proto and dataset_service.proto say what each means; server/jobs does the work.
+// TrainingCore, DatasetCore: the rpcs of TrainingService and DatasetService without their
+// transport. training_service.proto and dataset_service.proto say what each means; server/jobs does
+// the work.
 //
 // Thread-safety: every method may be called from any thread.
 #ifndef GRADWIRE_SERVER_CORE_TRAINING_CORE_H_

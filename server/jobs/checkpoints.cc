@@ -39,7 +39,8 @@ absl::StatusOr<std::map<std::string, Tensor>> TensorsOf(absl::string_view file, 
 }
 
 void CopyInto(const Tensor& from, Tensor* to) {
-  if (from.bytes() > 0) std::memcpy(to->mutable_raw(), from.raw(), static_cast<size_t>(from.bytes()));
+  if (from.bytes() > 0)
+    std::memcpy(to->mutable_raw(), from.raw(), static_cast<size_t>(from.bytes()));
 }
 
 }  // namespace
@@ -88,8 +89,8 @@ std::string ParameterDigest(Stepper& stepper) {
   DigestBuilder d;
   for (const StateTensor& s : stepper.state()) {
     if (!s.parameter) continue;
-    d.Add(s.name).Add(DigestOf({static_cast<const char*>(s.tensor->raw()),
-                                static_cast<size_t>(s.tensor->bytes())}));
+    d.Add(s.name).Add(DigestOf(
+        {static_cast<const char*>(s.tensor->raw()), static_cast<size_t>(s.tensor->bytes())}));
   }
   return d.Finish().Hex();
 }
@@ -175,7 +176,8 @@ absl::Status StartFrom(absl::string_view file, Stepper& stepper) {
 }
 
 absl::StatusOr<std::string> ExportTrained(Engine& engine, const v1::TrainingJob& job,
-                                          const std::map<std::string, Tensor>& trained) {
+                                          absl::string_view checkpoint) {
+  GW_ASSIGN_OR_RETURN(const auto trained, TensorsOf(checkpoint, nullptr));
   NamedViews inputs, values;
   std::vector<Tensor> owned;
   for (const auto& [name, proto] : job.inputs()) {

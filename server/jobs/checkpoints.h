@@ -13,7 +13,6 @@
 #define GRADWIRE_SERVER_JOBS_CHECKPOINTS_H_
 
 #include <nlohmann/json.hpp>
-#include <map>
 #include <string>
 #include <thread>
 #include <utility>
@@ -28,8 +27,8 @@ namespace gradwire::jobs {
 // Where a run is, beside its tensors.
 struct Position {
   int64_t step = 0;
-  BatchPlace place;       // of the next batch
-  double lr_factor = 1;   // of HALVE_LR
+  BatchPlace place;      // of the next batch
+  double lr_factor = 1;  // of HALVE_LR
   double run_seconds = 0;
   double last_loss = 0;
   double best_value = 0;
@@ -64,13 +63,13 @@ absl::StatusOr<store::CheckpointRow> FindCheckpoint(store::Store& store, const s
 // Fills the parameters only, by name; INVALID_SPEC where one is missing or of another type.
 absl::Status StartFrom(absl::string_view file, Stepper& stepper);
 
-// The job's model as ONNX, with these values for its parameters; what a formula takes as inputs and
-// was trained becomes initialisers.
+// The job's model as ONNX, with a checkpoint file's values for its parameters; what a formula takes
+// as inputs and was trained becomes initialisers.
 absl::StatusOr<std::string> ExportTrained(Engine& engine, const v1::TrainingJob& job,
-                                          const std::map<std::string, Tensor>& trained);
+                                          absl::string_view checkpoint);
 
 struct KeepRule {
-  int newest = 2;        // negative: all
+  int newest = 2;          // negative: all
   int64_t best_step = -1;  // kept as well
 };
 

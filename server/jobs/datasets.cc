@@ -45,8 +45,8 @@ absl::StatusOr<TensorType> RowType(const v1::Column& column) {
   if (dtype == DType::kUndefined) {
     return Error(Reason::kDtypeUnsupported, "data_type: expected one of DataType");
   }
-  GW_ASSIGN_OR_RETURN(Shape shape, Shape::Make(std::vector<int64_t>(column.shape().begin(),
-                                                                    column.shape().end())));
+  GW_ASSIGN_OR_RETURN(
+      Shape shape, Shape::Make(std::vector<int64_t>(column.shape().begin(), column.shape().end())));
   if (shape.rank() >= Shape::kMaxRank) {
     return Error(Reason::kInvalidTensor, "shape: one dimension less is allowed, for the rows");
   }
@@ -213,8 +213,8 @@ absl::Status Datasets::Append(const std::string& id, const v1::AppendDatasetRequ
     return Error(Reason::kWrongState, absl::StrCat(dataset.name(), " is sealed: it cannot change"));
   }
   if (ColumnIndex(dataset, chunk.column()) < 0) {
-    return Error(Reason::kInvalidSpec, absl::StrCat("column: there is no column \"",
-                                                    chunk.column().substr(0, 80), "\""));
+    return Error(Reason::kInvalidSpec,
+                 absl::StrCat("column: there is no column \"", chunk.column().substr(0, 80), "\""));
   }
   const auto crc = static_cast<uint32_t>(
       crc32(0, reinterpret_cast<const Bytef*>(chunk.data().data()), chunk.data().size()));
@@ -226,17 +226,16 @@ absl::Status Datasets::Append(const std::string& id, const v1::AppendDatasetRequ
   absl::MutexLock lock(&uploads->mutex);
   GW_ASSIGN_OR_RETURN(Upload * upload, OpenUpload(id, dataset, chunk.column(), *uploads));
   if (chunk.offset() < 0 || chunk.offset() > upload->size()) {
-    return Error(Reason::kChunkOutOfRange, absl::StrCat("offset: got ", chunk.offset(),
-                                                        ", expected ", upload->size()));
+    return Error(Reason::kChunkOutOfRange,
+                 absl::StrCat("offset: got ", chunk.offset(), ", expected ", upload->size()));
   }
   absl::string_view bytes = chunk.data();
   const auto again = std::min<int64_t>(upload->size() - chunk.offset(), bytes.size());
   if (again > 0) {
     GW_ASSIGN_OR_RETURN(const bool same, upload->Equals(chunk.offset(), bytes.substr(0, again)));
     if (!same) {
-      return Error(Reason::kDigestMismatch,
-                   absl::StrCat("data: bytes from ", chunk.offset(),
-                                " on were received before and differ"));
+      return Error(Reason::kDigestMismatch, absl::StrCat("data: bytes from ", chunk.offset(),
+                                                         " on were received before and differ"));
     }
     bytes.remove_prefix(static_cast<size_t>(again));
   }
@@ -284,9 +283,9 @@ absl::Status Datasets::SealColumns(const std::string& id, v1::Dataset* dataset, 
     v1::Column& column = *dataset->mutable_columns(i);
     GW_ASSIGN_OR_RETURN(const Upload* upload, OpenUpload(id, *dataset, column.name(), uploads));
     column.set_received_bytes(upload->size());
-    absl::StatusOr<std::string> digest =
-        uploads_dir_.empty() ? blobs_.Put(upload->memory())
-                             : blobs_.Adopt(UploadPath(id, static_cast<size_t>(i)));
+    absl::StatusOr<std::string> digest = uploads_dir_.empty()
+                                             ? blobs_.Put(upload->memory())
+                                             : blobs_.Adopt(UploadPath(id, static_cast<size_t>(i)));
     GW_RETURN_IF_ERROR(digest.status());
     column.set_sha256(*std::move(digest));
   }
@@ -316,7 +315,8 @@ absl::Status Datasets::Seal(const v1::SealDatasetRequest& request, v1::Dataset* 
         resource.state = dataset.state();
         resource.bytes = dataset.SerializeAsString();
         resource.blobs.clear();
-        for (const v1::Column& column : dataset.columns()) resource.blobs.push_back(column.sha256());
+        for (const v1::Column& column : dataset.columns())
+          resource.blobs.push_back(column.sha256());
         *response = dataset;
         return t.Put(resource);
       }));
@@ -383,8 +383,9 @@ absl::StatusOr<std::shared_ptr<const SealedDataset>> Datasets::Open(const std::s
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(name, kDatasetPrefix));
   GW_ASSIGN_OR_RETURN(const v1::Dataset dataset, Get(id));
   if (dataset.state() != v1::Dataset::SEALED) {
-    return Error(Reason::kWrongState, absl::StrCat(name, " is not sealed yet; SealDataset ends its "
-                                                         "upload"));
+    return Error(Reason::kWrongState, absl::StrCat(name,
+                                                   " is not sealed yet; SealDataset ends its "
+                                                   "upload"));
   }
   auto out = std::make_shared<SealedDataset>();
   out->name = name;

@@ -1,7 +1,7 @@
 // File: datasets.h
 //
-// Datasets: named columns of equal numbers of rows, uploaded in pieces, sealed, then read in place by
-// training jobs. dataset_service.proto says what each call means.
+// Datasets: named columns of equal numbers of rows, uploaded in pieces, sealed, then read in place
+// by training jobs. dataset_service.proto says what each call means.
 //
 //   GW_RETURN_IF_ERROR(datasets.Create(request, &dataset));
 //   GW_RETURN_IF_ERROR(datasets.Append(id, chunk));              // ... as often as it takes

@@ -78,9 +78,9 @@ class ProgramEvaluator final : public Evaluator {
     bool looks = false;
     for (const std::string& metric : e.metrics()) {
       if (std::find(std::begin(kMetrics), std::end(kMetrics), metric) == std::end(kMetrics)) {
-        problems.Add(Reason::kInvalidSpec, "evaluation.metrics",
-                     absl::StrCat("there is no \"", metric,
-                                  "\", but loss, accuracy, top_k, mae, r2, auc"));
+        problems.Add(
+            Reason::kInvalidSpec, "evaluation.metrics",
+            absl::StrCat("there is no \"", metric, "\", but loss, accuracy, top_k, mae, r2, auc"));
       }
       looks |= metric != "loss";
       metrics_.insert(metric);
@@ -204,7 +204,8 @@ class ProgramEvaluator final : public Evaluator {
     if (numbers) CountNumbers(prediction, target, totals);
     if (metrics_.count("auc") > 0) {
       for (int64_t i = 0; i < n; ++i) {
-        totals->scores.emplace_back(ElementAsDouble(prediction, i), ElementAsDouble(target, i) > 0.5);
+        totals->scores.emplace_back(ElementAsDouble(prediction, i),
+                                    ElementAsDouble(target, i) > 0.5);
       }
     }
     return absl::OkStatus();

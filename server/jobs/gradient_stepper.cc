@@ -72,6 +72,11 @@ class GradientStepper final : public Stepper {
       order_.push_back(slot.name);
     }
     memory_.resize(model_.groups.size());
+    cost_ = plan->step->cost();
+    if (plan->accumulate != nullptr) {
+      cost_ = plan->accumulate->cost();
+      cost_.arena_bytes = std::max(cost_.arena_bytes, plan->step->cost().arena_bytes);
+    }
     return absl::OkStatus();
   }
 
@@ -119,18 +124,16 @@ class GradientStepper final : public Stepper {
     result.learning_rate = SetScalars(settings, &memory);
     // What was accumulated before a step that failed is not part of this one.
     if (model_.accumulation > 1) ClearAccumulators();
-    const size_t count = std::max<size_t>(batches.size(), 1);
-    for (size_t i = 0; i < count; ++i) {
-      const Batch* batch = batches.empty() ? nullptr : batches[i];
-      GW_ASSIGN_OR_RETURN(Plan * plan, PlanFor(batch == nullptr ? 0 : batch->rows));
-      seed_[0] = static_cast<int64_t>(settings.seed);
-      seed_[1] = settings.step * static_cast<int64_t>(count) + static_cast<int64_t>(i);
-      const bool last = i + 1 == count;
-      const Program& program = last ? *plan->step : *plan->accumulate;
-      Bindings bindings;
-      GW_RETURN_IF_ERROR(Bind(program, batch, &bindings));
-      GW_RETURN_IF_ERROR(program.Run(bindings, context));
+    const int count = model_.accumulation;
+    seed_[0] = static_cast<int64_t>(settings.seed);
+    Plan* plan = nullptr;
+    for (int i = 0; i < count; ++i) {
+      const Batch* batch = batches.empty() ? nullptr : batches[static_cast<size_t>(i)];
+      GW_ASSIGN_OR_RETURN(plan, PlanFor(batch == nullptr ? 0 : batch->rows));
+      seed_[1] = settings.step * count + i;
+      GW_RETURN_IF_ERROR(Run(count == 1 ? *plan->step : *plan->accumulate, batch, context));
     }
+    if (count > 1) GW_RETURN_IF_ERROR(Run(*plan->step, nullptr, context));
     result.loss = ElementAsDouble(outputs_.at(model_.loss), 0);
     result.gradient_norm = ElementAsDouble(outputs_.at(kGradientNorm), 0);
     memory_ = std::move(memory);
@@ -141,7 +144,8 @@ class GradientStepper final : public Stepper {
     const Batch* batch = batches.empty() ? nullptr : batches.back();
     const auto plan = PlanFor(batch == nullptr ? 0 : batch->rows);
     if (!plan.ok()) return "";
-    const Graph& graph = (*plan)->graphs.step;
+    const TrainingGraphs& graphs = (*plan)->graphs;
+    const Graph& graph = graphs.accumulate ? *graphs.accumulate : graphs.step;
     NamedViews inputs = model_.Inputs(batch);
     for (const auto& [name, tensor] : state_) inputs.insert_or_assign(name, TensorView(tensor));
     for (const auto& [name, tensor] : scalars_) inputs.emplace(name, tensor);
@@ -170,7 +174,7 @@ class GradientStepper final : public Stepper {
     return "";
   }
 
-  const Cost& cost() const override { return plans_.begin()->second->step->cost(); }
+  const Cost& cost() const override { return cost_; }
   Digest plan_digest() const override { return plans_.begin()->second->step->plan_digest(); }
   int threads() const override { return plans_.begin()->second->step->threads(); }
 
@@ -234,6 +238,7 @@ class GradientStepper final : public Stepper {
       scalar_inputs_[s.name] = s;
       scalars_.emplace(s.name, Tensor(TensorType{s.dtype, {}}));
     }
+    // The accumulating Program has the loss only, under the same name.
     for (const GraphOutput& output : made->graphs.step.outputs()) {
       outputs_.emplace(output.name, Tensor(made->graphs.step.type(output.value)));
     }
@@ -246,12 +251,11 @@ class GradientStepper final : public Stepper {
     std::vector<Scalars> values;
     double first = 0;
     for (size_t g = 0; g < model_.groups.size(); ++g) {
-      StepNumbers n{settings.step + 1, model_.groups[g].hyper()};
-      const ScheduledRate rate = model_.schedule.At(n.hyper["lr"], settings.step);
-      n.hyper["lr"] = rate.lr * settings.lr_factor;
-      if (rate.momentum) n.hyper[n.hyper.count("beta1") > 0 ? "beta1" : "momentum"] = *rate.momentum;
-      if (g == 0) first = n.hyper["lr"];
-      values.push_back(model_.groups[g].ScalarsOf(n, &(*memory)[g]));
+      const Optimizer& group = model_.groups[g];
+      ScheduledRate rate = model_.schedule.At(group.hyper().at("lr"), settings.step);
+      rate.lr *= settings.lr_factor;
+      if (g == 0) first = rate.lr;
+      values.push_back(group.ScalarsOf({settings.step + 1, group.HyperAt(rate)}, &(*memory)[g]));
     }
     for (const auto& [name, input] : scalar_inputs_) {
       SetScalar(values[static_cast<size_t>(input.group)].at(input.scalar), &scalars_.at(name));
@@ -261,7 +265,9 @@ class GradientStepper final : public Stepper {
 
   void ClearAccumulators() {
     for (auto& [name, tensor] : state_) {
-      if (absl::StartsWith(name, "gradwire.accumulator")) Fill(&tensor, 0);
+      const bool sums =
+          absl::StartsWith(name, "gradwire.accumulator.") || name == "gradwire.loss_accumulator";
+      if (sums) Fill(&tensor, 0);
     }
   }
 
@@ -282,6 +288,12 @@ class GradientStepper final : public Stepper {
       known = constants_.emplace(entry.name, std::move(value)).first;
     }
     return known->second.raw();
+  }
+
+  absl::Status Run(const Program& program, const Batch* batch, RunContext& context) {
+    Bindings bindings;
+    GW_RETURN_IF_ERROR(Bind(program, batch, &bindings));
+    return program.Run(bindings, context);
   }
 
   absl::Status Bind(const Program& program, const Batch* batch, Bindings* bindings) {
@@ -307,6 +319,7 @@ class GradientStepper final : public Stepper {
   std::map<std::string, Tensor> scalars_;
   std::map<std::string, Tensor> outputs_;
   std::vector<OptimizerMemory> memory_;  // by group
+  Cost cost_;                            // of one batch
   int64_t seed_[2] = {0, 0};
 };
 

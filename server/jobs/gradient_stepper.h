@@ -25,11 +25,11 @@ namespace gradwire::jobs {
 // A job, read and checked.
 struct JobModel {
   std::shared_ptr<const LoadedModel> loaded;
-  std::map<std::string, Tensor> given;  // `inputs` of the job
-  std::vector<std::string> fed;         // inputs that columns feed, and
-  std::vector<const SealedColumn*> columns;  // those columns, in the same order
+  std::map<std::string, Tensor> given;        // `inputs` of the job
+  std::vector<std::string> fed;               // inputs that columns feed, and
+  std::vector<const SealedColumn*> columns;   // those columns, in the same order
   std::shared_ptr<const SealedDataset> data;  // null without one
-  std::string loss;                     // the scalar output
+  std::string loss;                           // the scalar output
   std::vector<TrainedParameter> parameters;
   std::vector<Optimizer> groups;        // [0] is the job's own; empty for L-BFGS
   std::map<std::string, double> lbfgs;  // its settings, where that is the optimiser
@@ -39,7 +39,7 @@ struct JobModel {
   int64_t batch_size = 0;
   Mode mode = Mode::kTrain;
   Precision precision = Precision::kAsGraph;
-  int64_t total_steps = 0;              // 0: not known
+  int64_t total_steps = 0;  // 0: not known
 
   // Views of a batch of so many rows, of the given inputs too: types for Specialize.
   NamedViews Inputs(const Batch* batch) const;

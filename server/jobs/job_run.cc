@@ -68,10 +68,10 @@ class JobRun::Loop {
       if (!reason.empty()) return {v1::TrainingJob::SUCCEEDED, reason};
       return {v1::TrainingJob::QUEUED, "stopped"};
     }
-    const std::string message = absl::StrCat(
-        ReasonNameOf(status).empty() ? absl::StatusCodeToString(status.code())
-                                     : ReasonNameOf(status),
-        ": ", status.message());
+    const std::string message =
+        absl::StrCat(ReasonNameOf(status).empty() ? absl::StatusCodeToString(status.code())
+                                                  : ReasonNameOf(status),
+                     ": ", status.message());
     // Nothing is wrong with the job where the machine has no room.
     const bool no_room = absl::IsResourceExhausted(status);
     return {no_room ? v1::TrainingJob::PAUSED : v1::TrainingJob::FAILED, message};
@@ -84,8 +84,7 @@ class JobRun::Loop {
       GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(s, id_));
       GW_ASSIGN_OR_RETURN(job_, WholeJob(record, *shared_.blobs));
       GW_ASSIGN_OR_RETURN(checkpoints, s.Checkpoints(id_));
-      GW_ASSIGN_OR_RETURN(const auto last,
-                          s.LastEvent(id_, static_cast<int>(EventType::kMetrics)));
+      GW_ASSIGN_OR_RETURN(const auto last, s.LastEvent(id_, static_cast<int>(EventType::kMetrics)));
       logged_step_ = last ? last->step : 0;
       return absl::OkStatus();
     }));
@@ -130,20 +129,20 @@ class JobRun::Loop {
         restored_step_ = saved_step_ = position_.step;
         if (plan != stepper_->plan_digest().Hex()) {
           Notice("NUMERICS_CHANGED",
-                 absl::StrCat("the checkpoint was computed by plan ", plan,
-                              ", this server's is ", stepper_->plan_digest().Hex(),
+                 absl::StrCat("the checkpoint was computed by plan ", plan, ", this server's is ",
+                              stepper_->plan_digest().Hex(),
                               ": results differ from here on in their last bits"));
         }
         return absl::OkStatus();
       }
-      Notice(ReasonNameOf(status), absl::StrCat("checkpoint ", row.step, " is left out: ",
-                                                status.message()));
+      Notice(ReasonNameOf(status),
+             absl::StrCat("checkpoint ", row.step, " is left out: ", status.message()));
     }
     if (job_.start().from_case() == v1::Start::FROM_NOT_SET) return absl::OkStatus();
     const bool whole_job = job_.start().has_job();
-    GW_ASSIGN_OR_RETURN(const store::CheckpointRow row,
-                        FindCheckpoint(*shared_.store, whole_job ? job_.start().job()
-                                                                 : job_.start().checkpoint()));
+    GW_ASSIGN_OR_RETURN(
+        const store::CheckpointRow row,
+        FindCheckpoint(*shared_.store, whole_job ? job_.start().job() : job_.start().checkpoint()));
     GW_ASSIGN_OR_RETURN(const auto file, OpenCheckpoint(row, *shared_.blobs));
     return StartFrom(file->bytes(), *stepper_);
   }
@@ -208,16 +207,17 @@ class JobRun::Loop {
   absl::Status NonFinite(const absl::Status& status, const StepSettings& settings,
                          absl::Span<const Batch* const> batches, BatchPlace next) {
     const std::string node = stepper_->FirstBadNode(settings, batches);
-    const std::string what = absl::StrCat(
-        "step ", position_.step + 1, ", epoch ", position_.place.epoch, ", batch ",
-        position_.place.index, node.empty() ? "" : ", first at ", node, ": ",
-        status.ok() ? "the loss is not finite" : status.message());
+    const std::string what =
+        absl::StrCat("step ", position_.step + 1, ", epoch ", position_.place.epoch, ", batch ",
+                     position_.place.index, node.empty() ? "" : ", first at ", node, ": ",
+                     status.ok() ? "the loss is not finite" : status.message());
     if (job_.non_finite() == v1::FAIL || readers_.empty()) {
       return Error(Reason::kNonFiniteValue, what);
     }
     if (job_.non_finite() == v1::HALVE_LR) position_.lr_factor /= 2;
     if (++skipped_in_a_row_ > 1000) {
-      return Error(Reason::kNonFiniteValue, absl::StrCat("1000 steps in a row were skipped; ", what));
+      return Error(Reason::kNonFiniteValue,
+                   absl::StrCat("1000 steps in a row were skipped; ", what));
     }
     NoticeOnce("NON_FINITE_VALUE", absl::StrCat("the step was skipped: ", what));
     position_.place = next;
@@ -250,8 +250,8 @@ class JobRun::Loop {
     (*point->mutable_values())["loss"] = result.loss;
     (*point->mutable_values())["gradient_norm"] = result.gradient_norm;
     (*point->mutable_values())["learning_rate"] = result.learning_rate;
-    const int64_t every = job_.checkpoints().every_steps() > 0 ? job_.checkpoints().every_steps()
-                                                               : kDigestSteps;
+    const int64_t every =
+        job_.checkpoints().every_steps() > 0 ? job_.checkpoints().every_steps() : kDigestSteps;
     if (position_.step % every == 0 || position_.step == model_.total_steps) {
       point->set_parameter_digest(ParameterDigest(*stepper_));
     }
@@ -336,6 +336,8 @@ class JobRun::Loop {
   absl::Status StartCheckpoint(absl::Time now) {
     last_checkpoint_ = now;
     saved_step_ = position_.step;
+    // A run that starts from the checkpoint does not tell what came before it.
+    GW_RETURN_IF_ERROR(Flush());
     return writer_.Start(TakeSnapshot(job_, *stepper_, position_), Keep());
   }
 
@@ -444,8 +446,9 @@ void JobRun::Run() {
         if (state == v1::TrainingJob::QUEUED) {
           const bool pausing = record.job.state() == v1::TrainingJob::PAUSING;
           const bool cancelling = record.job.state() == v1::TrainingJob::CANCELLING;
-          next = pausing ? v1::TrainingJob::PAUSED
-                         : cancelling ? v1::TrainingJob::CANCELLED : v1::TrainingJob::QUEUED;
+          next = pausing      ? v1::TrainingJob::PAUSED
+                 : cancelling ? v1::TrainingJob::CANCELLED
+                              : v1::TrainingJob::QUEUED;
           why = pausing || cancelling ? "as asked for" : "the server was stopped";
         } else if (record.job.state() == v1::TrainingJob::CANCELLING &&
                    state == v1::TrainingJob::PAUSED) {

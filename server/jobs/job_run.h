@@ -1,7 +1,7 @@
 // File: job_run.h
 //
-// JobRun: a training job while it runs, on a thread of its own: batches, steps, evaluations, events,
-// checkpoints and the rule for stopping.
+// JobRun: a training job while it runs, on a thread of its own: batches, steps, evaluations,
+// events, checkpoints and the rule for stopping.
 //
 // What a run does is a function of the job, its data and the checkpoint that it starts from; so one
 // that was killed and starts again from its last checkpoint ends with the same bytes. Events that
@@ -73,8 +73,8 @@ class JobRun {
 absl::StatusOr<v1::TrainingJob> WholeJob(const JobRecord& record, store::BlobStore& blobs);
 
 // A checkpoint's row and file. CORRUPT_DATA where the file is damaged.
-absl::StatusOr<std::shared_ptr<const store::Blob>> OpenCheckpoint(
-    const store::CheckpointRow& row, store::BlobStore& blobs);
+absl::StatusOr<std::shared_ptr<const store::Blob>> OpenCheckpoint(const store::CheckpointRow& row,
+                                                                  store::BlobStore& blobs);
 
 }  // namespace gradwire::jobs
 

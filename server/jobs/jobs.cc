@@ -173,9 +173,9 @@ absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estim
     for (const SealedColumn* column : model.columns) views.push_back(column->view);
     for (int i = 0; i < model.accumulation; ++i) {
       readers.push_back(std::make_unique<BatchReader>(
-          views, BatchOrderOptions{.rows = model.data->rows,
-                                   .batch_size = model.batch_size,
-                                   .shuffle = job.shuffle()}));
+          views,
+          BatchOrderOptions{
+              .rows = model.data->rows, .batch_size = model.batch_size, .shuffle = job.shuffle()}));
     }
   }
   const absl::Duration step =
@@ -281,8 +281,8 @@ absl::Status Jobs::List(const v1::ListTrainingJobsRequest& request,
   for (const store::Resource& row : rows) {
     v1::TrainingJob* job = response->add_jobs();
     if (!job->ParseFromString(row.bytes)) {
-      return Error(Reason::kCorruptData, absl::StrCat("the record of job ", row.id,
-                                                      " does not parse"));
+      return Error(Reason::kCorruptData,
+                   absl::StrCat("the record of job ", row.id, " does not parse"));
     }
     AddLiveState(row.id, job);
   }
@@ -304,15 +304,15 @@ absl::Status Jobs::Delete(const v1::DeleteTrainingJobRequest& request,
                           google::protobuf::Empty* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kJobPrefix));
   std::vector<std::string> blobs;
-  GW_RETURN_IF_ERROR(store::Once(
-      *shared_.store, "DeleteTrainingJob", request, response,
-      [&](Store::Transaction& t) -> absl::Status {
-        GW_ASSIGN_OR_RETURN(const JobRecord record, GetJob(t, id));
-        if (!HasEnded(record.job.state())) {
-          return WrongState(record.job, "one that has ended; cancel it first");
-        }
-        return Remove(t, id, &blobs);
-      }));
+  GW_RETURN_IF_ERROR(store::Once(*shared_.store, "DeleteTrainingJob", request, response,
+                                 [&](Store::Transaction& t) -> absl::Status {
+                                   GW_ASSIGN_OR_RETURN(const JobRecord record, GetJob(t, id));
+                                   if (!HasEnded(record.job.state())) {
+                                     return WrongState(record.job,
+                                                       "one that has ended; cancel it first");
+                                   }
+                                   return Remove(t, id, &blobs);
+                                 }));
   shared_.watchers->Notify(id);
   for (const std::string& blob : blobs) {
     GW_RETURN_IF_ERROR(store::DeleteUnused(*shared_.store, *shared_.blobs, blob));
@@ -341,19 +341,19 @@ void Jobs::Expire() {
 
 absl::Status Jobs::Cancel(const v1::CancelTrainingJobRequest& request, v1::TrainingJob* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kJobPrefix));
-  GW_RETURN_IF_ERROR(store::Once(
-      *shared_.store, "CancelTrainingJob", request, response,
-      [&](Store::Transaction& t) -> absl::Status {
-        GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id));
-        const State::State state = record.job.state();
-        if (state == State::RUNNING || state == State::PAUSING) {
-          GW_RETURN_IF_ERROR(ChangeState(t, record, State::CANCELLING, "as asked for"));
-        } else if (state == State::QUEUED || state == State::PAUSED) {
-          GW_RETURN_IF_ERROR(ChangeState(t, record, State::CANCELLED, "as asked for"));
-        }
-        *response = record.job;
-        return absl::OkStatus();
-      }));
+  GW_RETURN_IF_ERROR(
+      store::Once(*shared_.store, "CancelTrainingJob", request, response,
+                  [&](Store::Transaction& t) -> absl::Status {
+                    GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id));
+                    const State::State state = record.job.state();
+                    if (state == State::RUNNING || state == State::PAUSING) {
+                      GW_RETURN_IF_ERROR(ChangeState(t, record, State::CANCELLING, "as asked for"));
+                    } else if (state == State::QUEUED || state == State::PAUSED) {
+                      GW_RETURN_IF_ERROR(ChangeState(t, record, State::CANCELLED, "as asked for"));
+                    }
+                    *response = record.job;
+                    return absl::OkStatus();
+                  }));
   shared_.watchers->Notify(id);
   absl::MutexLock lock(&mutex_);
   if (const auto run = running_.find(id);
@@ -365,22 +365,22 @@ absl::Status Jobs::Cancel(const v1::CancelTrainingJobRequest& request, v1::Train
 
 absl::Status Jobs::Pause(const v1::PauseTrainingJobRequest& request, v1::TrainingJob* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kJobPrefix));
-  GW_RETURN_IF_ERROR(store::Once(
-      *shared_.store, "PauseTrainingJob", request, response,
-      [&](Store::Transaction& t) -> absl::Status {
-        GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id));
-        const State::State state = record.job.state();
-        if (HasEnded(state) || state == State::CANCELLING) {
-          return WrongState(record.job, "one that has not ended");
-        }
-        if (state == State::RUNNING) {
-          GW_RETURN_IF_ERROR(ChangeState(t, record, State::PAUSING, "as asked for"));
-        } else if (state == State::QUEUED) {
-          GW_RETURN_IF_ERROR(ChangeState(t, record, State::PAUSED, "as asked for"));
-        }
-        *response = record.job;
-        return absl::OkStatus();
-      }));
+  GW_RETURN_IF_ERROR(
+      store::Once(*shared_.store, "PauseTrainingJob", request, response,
+                  [&](Store::Transaction& t) -> absl::Status {
+                    GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id));
+                    const State::State state = record.job.state();
+                    if (HasEnded(state) || state == State::CANCELLING) {
+                      return WrongState(record.job, "one that has not ended");
+                    }
+                    if (state == State::RUNNING) {
+                      GW_RETURN_IF_ERROR(ChangeState(t, record, State::PAUSING, "as asked for"));
+                    } else if (state == State::QUEUED) {
+                      GW_RETURN_IF_ERROR(ChangeState(t, record, State::PAUSED, "as asked for"));
+                    }
+                    *response = record.job;
+                    return absl::OkStatus();
+                  }));
   shared_.watchers->Notify(id);
   absl::MutexLock lock(&mutex_);
   if (const auto run = running_.find(id);
@@ -396,25 +396,25 @@ absl::Status Jobs::Resume(const v1::ResumeTrainingJobRequest& request, v1::Train
     return Error(Reason::kInvalidSpec, "learning_rate_factor: expected above 0");
   }
   std::optional<JobRecord> queued;
-  GW_RETURN_IF_ERROR(store::Once(
-      *shared_.store, "ResumeTrainingJob", request, response,
-      [&](Store::Transaction& t) -> absl::Status {
-        GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id));
-        const State::State state = record.job.state();
-        if (state != State::PAUSED && state != State::FAILED) {
-          return WrongState(record.job, "PAUSED or FAILED");
-        }
-        if (request.has_stop()) *record.job.mutable_stop() = request.stop();
-        if (request.has_priority()) record.job.set_priority(request.priority());
-        if (request.has_learning_rate_factor()) {
-          record.job.set_learning_rate_factor(record.job.learning_rate_factor() *
-                                              request.learning_rate_factor());
-        }
-        GW_RETURN_IF_ERROR(ChangeState(t, record, State::QUEUED, "as asked for"));
-        *response = record.job;
-        queued = std::move(record);
-        return absl::OkStatus();
-      }));
+  GW_RETURN_IF_ERROR(
+      store::Once(*shared_.store, "ResumeTrainingJob", request, response,
+                  [&](Store::Transaction& t) -> absl::Status {
+                    GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id));
+                    const State::State state = record.job.state();
+                    if (state != State::PAUSED && state != State::FAILED) {
+                      return WrongState(record.job, "PAUSED or FAILED");
+                    }
+                    if (request.has_stop()) *record.job.mutable_stop() = request.stop();
+                    if (request.has_priority()) record.job.set_priority(request.priority());
+                    if (request.has_learning_rate_factor()) {
+                      record.job.set_learning_rate_factor(record.job.learning_rate_factor() *
+                                                          request.learning_rate_factor());
+                    }
+                    GW_RETURN_IF_ERROR(ChangeState(t, record, State::QUEUED, "as asked for"));
+                    *response = record.job;
+                    queued = std::move(record);
+                    return absl::OkStatus();
+                  }));
   shared_.watchers->Notify(id);
   if (queued) Enqueue(*queued);
   return absl::OkStatus();

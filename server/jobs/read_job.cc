@@ -38,7 +38,7 @@ void ReadFields(const Message& message, ScheduleSpec* out) {
   for (const FieldDescriptor* f : fields) {
     if (f->is_repeated()) {
       for (int i = 0; i < r->FieldSize(message, f); ++i) {
-        out->milestones.push_back(static_cast<double>(r->GetRepeatedInt64(message, f, i)));
+        out->milestones.push_back(r->GetRepeatedInt64(message, f, i));
       }
       continue;
     }
@@ -104,8 +104,12 @@ class JobReader {
     ScheduleSpec fields;
     ReadFields(*settings, &fields);
     if (name == "lbfgs") {
-      out_.lbfgs = {{"lr", 1},          {"max_iter", 20},       {"tolerance_grad", 1e-7},
-                    {"tolerance_change", 1e-9}, {"history_size", 100}, {"strong_wolfe", 1}};
+      out_.lbfgs = {{"lr", 1},
+                    {"max_iter", 20},
+                    {"tolerance_grad", 1e-7},
+                    {"tolerance_change", 1e-9},
+                    {"history_size", 100},
+                    {"strong_wolfe", 1}};
       for (const auto& [key, value] : fields.numbers) {
         if (!std::isfinite(value) || value < 0) {
           Spec(absl::StrCat("optimizer.lbfgs.", key), absl::StrCat("got ", value));
@@ -140,21 +144,18 @@ class JobReader {
       spec.name = name;
       ReadFields(*settings, &spec);
     }
-    if (spec.name == "one_cycle" && spec.numbers.count("total_steps") == 0 && out_.total_steps > 0) {
+    if (spec.name == "one_cycle" && spec.numbers.count("total_steps") == 0 &&
+        out_.total_steps > 0) {
       spec.numbers["total_steps"] = static_cast<double>(out_.total_steps);
     }
     const auto schedule = Schedule::Make(spec);
     problems_.Add(schedule.status(), "schedule");
     if (!schedule.ok()) return;
     out_.schedule = *schedule;
-    const bool cycles = out_.schedule.spec().numbers.count("cycle_momentum") > 0 &&
-                        out_.schedule.number("cycle_momentum") != 0;
-    if (!cycles || out_.groups.empty()) return;
-    const Hyperparameters& h = out_.groups[0].hyper();
-    const bool has = h.count("beta1") > 0 || (h.count("momentum") > 0 && h.at("momentum") != 0);
-    if (!has) {
-      Spec(absl::StrCat("schedule.", spec.name, ".cycle_momentum"),
-           "the optimiser has no momentum to cycle: set it to false");
+    for (Optimizer& group : out_.groups) {
+      const auto under = group.Under(out_.schedule);
+      problems_.Add(under.status(), "schedule");
+      if (under.ok()) group = *under;
     }
   }
 
@@ -187,8 +188,10 @@ class JobReader {
       } else if (out_.data->rows == 0) {
         Spec("dataset", "has no rows");
       } else if (job_.drop_last() && job_.batch_size() > out_.data->rows) {
-        Spec("batch_size", absl::StrCat("is ", job_.batch_size(), ", with drop_last; the data set "
-                                        "has only ", out_.data->rows, " rows"));
+        Spec("batch_size", absl::StrCat("is ", job_.batch_size(),
+                                        ", with drop_last; the data set "
+                                        "has only ",
+                                        out_.data->rows, " rows"));
       }
       out_.batch_size = std::min<int64_t>(std::max<int64_t>(job_.batch_size(), 1),
                                           std::max<int64_t>(out_.data->rows, 1));
@@ -211,6 +214,13 @@ class JobReader {
     }
     if (job_.has_ttl() && codec::DurationOf(job_.ttl()) <= absl::ZeroDuration()) {
       Spec("ttl", "expected a positive duration");
+    }
+    if (job_.has_loss()) {
+      Spec("loss", "this server has no losses of its own yet: put the loss into the model");
+    }
+    const v1::ComputeOptions& o = job_.options();
+    if (o.seed() != 0 || o.check_finite() || o.readable()) {
+      Spec("options", "only mode and precision are a job's; its seed is the field `seed`");
     }
     ReadOptions();
   }
@@ -241,11 +251,13 @@ class JobReader {
     const v1::Model& model = job_.model();
     switch (model.source_case()) {
       case v1::Model::kOnnx: {
-        GW_ASSIGN_OR_RETURN(out_.loaded, engine_.LoadModel(ModelFormat::kOnnx, model.onnx(), types));
+        GW_ASSIGN_OR_RETURN(out_.loaded,
+                            engine_.LoadModel(ModelFormat::kOnnx, model.onnx(), types));
         return absl::OkStatus();
       }
       case v1::Model::kText: {
-        GW_ASSIGN_OR_RETURN(out_.loaded, engine_.LoadModel(ModelFormat::kText, model.text(), types));
+        GW_ASSIGN_OR_RETURN(out_.loaded,
+                            engine_.LoadModel(ModelFormat::kText, model.text(), types));
         return absl::OkStatus();
       }
       case v1::Model::kExpression: {
@@ -368,9 +380,8 @@ class JobReader {
     const v1::Stop& stop = job_.stop();
     out_.total_steps = stop.steps();
     if (stop.epochs() == 0 || out_.data == nullptr) return;
-    const BatchOrder order({.rows = out_.data->rows,
-                            .batch_size = out_.batch_size,
-                            .drop_last = job_.drop_last()});
+    const BatchOrder order(
+        {.rows = out_.data->rows, .batch_size = out_.batch_size, .drop_last = job_.drop_last()});
     const int64_t batches = order.batches_per_epoch() * stop.epochs();
     const int64_t steps = (batches + out_.accumulation - 1) / out_.accumulation;
     out_.total_steps = out_.total_steps == 0 ? steps : std::min(out_.total_steps, steps);

@@ -24,9 +24,9 @@
 namespace gradwire::jobs {
 
 struct StepSettings {
-  int64_t step = 0;        // steps done before this one
-  double lr_factor = 1;    // on every learning rate
-  uint64_t seed = 0;       // of the job
+  int64_t step = 0;      // steps done before this one
+  double lr_factor = 1;  // on every learning rate
+  uint64_t seed = 0;     // of the job
 };
 
 struct StepResult {
@@ -60,7 +60,7 @@ class Stepper {
   virtual std::string FirstBadNode(const StepSettings& settings,
                                    absl::Span<const Batch* const> batches) = 0;
 
-  virtual const Cost& cost() const = 0;
+  virtual const Cost& cost() const = 0;  // of one batch
   virtual Digest plan_digest() const = 0;
   virtual int threads() const = 0;
 };

@@ -727,9 +727,9 @@ std::vector<std::string> Describe(const std::vector<const FileDescriptor*>& file
 }
 
 std::vector<const FileDescriptor*> FilesOfV1() {
-  return {v1::Tensor::descriptor()->file(), v1::Model::descriptor()->file(),
+  return {v1::Tensor::descriptor()->file(),          v1::Model::descriptor()->file(),
           v1::EvaluateRequest::descriptor()->file(), v1::Graph::descriptor()->file(),
-          v1::Dataset::descriptor()->file(), v1::TrainingJob::descriptor()->file(),
+          v1::Dataset::descriptor()->file(),         v1::TrainingJob::descriptor()->file(),
           v1::Capabilities::descriptor()->file()};
 }
 
