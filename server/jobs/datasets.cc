@@ -239,6 +239,10 @@ absl::Status Datasets::Append(const std::string& id, const v1::AppendDatasetRequ
     }
     bytes.remove_prefix(static_cast<size_t>(again));
   }
+  if (uploads_dir_.empty() && !bytes.empty()) {
+    GW_ASSIGN_OR_RETURN(auto reserved, reserve_memory_(static_cast<int64_t>(bytes.size())));
+    uploads->reserved.push_back(std::move(reserved));
+  }
   return upload->Append(bytes);
 }
 

@@ -15,6 +15,7 @@
 #ifndef GRADWIRE_SERVER_JOBS_DATASETS_H_
 #define GRADWIRE_SERVER_JOBS_DATASETS_H_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -30,6 +31,9 @@
 #include "server/store/store.h"
 
 namespace gradwire::jobs {
+
+// A share of memory, taken before it is allocated and given back with the result.
+using ReserveMemory = std::function<absl::StatusOr<std::shared_ptr<void>>(int64_t bytes)>;
 
 struct SealedColumn {
   std::string name;
@@ -48,9 +52,13 @@ struct SealedDataset {
 
 class Datasets {
  public:
-  // `uploads_dir` empty: in memory. The others outlive the object.
-  Datasets(store::Store* store, store::BlobStore* blobs, std::string uploads_dir)
-      : store_(*store), blobs_(*blobs), uploads_dir_(std::move(uploads_dir)) {}
+  // `uploads_dir` empty: in memory, of which every byte is reserved. The others outlive the object.
+  Datasets(store::Store* store, store::BlobStore* blobs, std::string uploads_dir,
+           ReserveMemory reserve_memory)
+      : store_(*store),
+        blobs_(*blobs),
+        uploads_dir_(std::move(uploads_dir)),
+        reserve_memory_(std::move(reserve_memory)) {}
 
   absl::Status Create(const v1::CreateDatasetRequest& request, v1::Dataset* response);
   absl::Status Append(const std::string& id, const v1::AppendDatasetRequest& chunk);
@@ -71,6 +79,8 @@ class Datasets {
   struct Uploads {
     absl::Mutex mutex;
     std::map<std::string, std::unique_ptr<Upload>> columns ABSL_GUARDED_BY(mutex);
+    // Of what is in memory: kept until the data set is deleted.
+    std::vector<std::shared_ptr<void>> reserved ABSL_GUARDED_BY(mutex);
   };
   std::shared_ptr<Uploads> UploadsOf(const std::string& id);
   absl::StatusOr<Upload*> OpenUpload(const std::string& id, const v1::Dataset& dataset,
@@ -84,6 +94,7 @@ class Datasets {
   store::Store& store_;
   store::BlobStore& blobs_;
   const std::string uploads_dir_;
+  const ReserveMemory reserve_memory_;
   absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<Uploads>> uploads_ ABSL_GUARDED_BY(mutex_);
 };

@@ -28,8 +28,6 @@
 
 namespace gradwire::jobs {
 
-// A share of memory, taken before it is allocated; null where there is no limit.
-using ReserveMemory = std::function<absl::StatusOr<std::shared_ptr<void>>(int64_t bytes)>;
 // The right to use so many processors, as long as the result lives.
 using ClaimProcessors = std::function<std::shared_ptr<void>(int threads)>;
 

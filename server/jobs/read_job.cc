@@ -18,6 +18,9 @@
 namespace gradwire::jobs {
 namespace {
 
+// Each has a batch in memory.
+constexpr int kMaxAccumulation = 1024;
+
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
@@ -178,8 +181,9 @@ class JobReader {
   void ReadRest() {
     if (job_.display_name().size() > 256) Spec("display_name", "is longer than 256 bytes");
     out_.accumulation = std::max(job_.accumulation(), 1);
-    if (job_.accumulation() < 0 || job_.accumulation() > 1'000'000) {
-      Spec("accumulation", absl::StrCat("got ", job_.accumulation(), ", expected 1 to 1000000"));
+    if (job_.accumulation() < 0 || job_.accumulation() > kMaxAccumulation) {
+      Spec("accumulation",
+           absl::StrCat("got ", job_.accumulation(), ", expected 1 to ", kMaxAccumulation));
     }
     out_.batch_size = job_.batch_size();
     if (out_.data != nullptr) {

@@ -136,7 +136,8 @@ struct Server::State {
         graphs(&engine, data.store.get(), data.blobs.get()),
         analysis(&engine, &graphs),
         datasets(data.store.get(), data.blobs.get(),
-                 options.data_dir.empty() ? "" : options.data_dir + "/uploads"),
+                 options.data_dir.empty() ? "" : options.data_dir + "/uploads",
+                 [this](int64_t bytes) { return Reserve(bytes, "the data set"); }),
         gradient_core(&engine, {.max_message_bytes = options.max_message_bytes, .graphs = &graphs}),
         server_core(&engine, {.max_message_bytes = options.max_message_bytes,
                               .memory_limit_bytes = options.memory_limit_bytes,
@@ -153,7 +154,7 @@ struct Server::State {
                        data.blobs.get(),
                        &datasets,
                        &watchers,
-                       [this](int64_t bytes) { return ReserveForJob(bytes); },
+                       [this](int64_t bytes) { return Reserve(bytes, "the job"); },
                        [this](int threads) -> std::shared_ptr<void> {
                          return std::make_shared<server::CpuGate::Claim>(workers.gate(), threads);
                        }},
@@ -207,8 +208,8 @@ struct Server::State {
   }
 
   // Held as long as the result lives.
-  absl::StatusOr<std::shared_ptr<void>> ReserveForJob(int64_t bytes) {
-    GW_ASSIGN_OR_RETURN(server::Reservation memory, admission.Reserve(bytes, "the job"));
+  absl::StatusOr<std::shared_ptr<void>> Reserve(int64_t bytes, const char* what) {
+    GW_ASSIGN_OR_RETURN(server::Reservation memory, admission.Reserve(bytes, what));
     return std::make_shared<server::Reservation>(std::move(memory));
   }
   absl::Status Listen(const std::vector<ListenAddress>& listen);
