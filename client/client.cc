@@ -1,94 +1,19 @@
 #include "client/client.h"
 
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/grpcpp.h>
 
-#include <chrono>
-#include <cstdlib>
 #include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "client/connection.h"
 #include "engine/base/status.h"
-#include "google/rpc/status.pb.h"
-#include "gradwire/v1/gradient_service.grpc.pb.h"
-#include "gradwire/v1/graph_service.grpc.pb.h"
-#include "gradwire/v1/server_service.grpc.pb.h"
-#include "proto/codec/status_codec.h"
 #include "proto/codec/tensor_codec.h"
 #include "proto/codec/time_codec.h"
 
 namespace gradwire {
-
-struct Client::Connection {
-  std::string address;
-  std::shared_ptr<grpc::Channel> channel;
-  std::unique_ptr<v1::GradientService::Stub> gradients;
-  std::unique_ptr<v1::GraphService::Stub> graphs;
-  std::unique_ptr<v1::ServerService::Stub> server;
-};
-
 namespace {
-
-constexpr char kDefaultAddress[] = "127.0.0.1:50051";
-
-// It holds no healthCheckConfig: that crashes gRPC 1.51 at the first call.
-constexpr char kServiceConfig[] = R"({"methodConfig": [{
-  "name": [{"service": "gradwire.v1.GradientService"}, {"service": "gradwire.v1.GraphService"},
-           {"service": "gradwire.v1.ServerService"}],
-  "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s",
-                  "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]})";
-
-bool IsLocal(absl::string_view address) {
-  for (absl::string_view prefix : {"127.", "localhost:", "[::1]", "unix:", "unix-abstract:"}) {
-    if (absl::StartsWith(address, prefix)) return true;
-  }
-  return false;
-}
-
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);  // the server's limit holds, in both directions
-  arguments.SetMaxSendMessageSize(-1);
-  arguments.SetServiceConfigJSON(kServiceConfig);
-  // Otherwise DNS could supply a service config of its own.
-  arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
-  if (IsLocal(address)) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-}
-
-absl::Status ToStatus(const grpc::Status& status) {
-  if (status.ok()) return absl::OkStatus();
-  google::rpc::Status details;
-  if (!status.error_details().empty() && details.ParseFromString(status.error_details()) &&
-      details.code() == static_cast<int>(status.error_code())) {
-    return codec::FromRpcStatus(details);
-  }
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-
-void SetDeadline(absl::Duration deadline, grpc::ClientContext* context) {
-  if (deadline > absl::Hours(24 * 365 * 100)) return;  // later times overflow the clock
-  context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(deadline));
-}
-
-void SetModel(const ModelSource& model, v1::Model* out) {
-  switch (model.form()) {
-    case ModelSource::Form::kOnnx:
-      out->set_onnx(model.content());
-      break;
-    case ModelSource::Form::kText:
-      out->set_text(model.content());
-      break;
-    case ModelSource::Form::kFormula:
-      out->set_expression(model.content());
-      break;
-    case ModelSource::Form::kKept:
-      out->set_graph(model.content());
-      break;
-  }
-}
 
 void SetOptions(const CallOptions& options, v1::ComputeOptions* out) {
   out->set_mode(static_cast<v1::ComputeOptions::Mode::Value>(options.mode));
@@ -161,19 +86,10 @@ template <typename Request>
 absl::Status StartRequest(const ModelSource& model, const NamedTensors& inputs,
                           const CallOptions& options, Request* request) {
   GW_RETURN_IF_ERROR(model.status());
-  SetModel(model, request->mutable_model());
+  *request->mutable_model() = ToProto(model);
   SetTensors(inputs, request->mutable_inputs());
   SetOptions(options, request->mutable_options());
   return absl::OkStatus();
-}
-
-template <typename Stub, typename Request, typename Response>
-absl::Status Call(Stub& stub,
-                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                  const Request& request, absl::Duration deadline, Response* response) {
-  grpc::ClientContext context;
-  SetDeadline(deadline, &context);
-  return ToStatus((stub.*method)(&context, request, response));
 }
 
 ServerCapabilities CapabilitiesOf(const v1::Capabilities& wire) {
@@ -300,19 +216,7 @@ absl::StatusOr<ServingStatus> ReadHealthResponse(const grpc::ByteBuffer& respons
 Client::Client(std::shared_ptr<const Connection> connection) : connection_(std::move(connection)) {}
 
 Client Client::Connect(absl::string_view address) {
-  auto connection = std::make_shared<Connection>();
-  connection->address = std::string(address);
-  if (connection->address.empty()) {
-    const char* from_environment = std::getenv("GRADWIRE_SERVER");
-    connection->address = from_environment != nullptr && *from_environment != '\0'
-                              ? from_environment
-                              : kDefaultAddress;
-  }
-  connection->channel = MakeChannel(connection->address);
-  connection->gradients = v1::GradientService::NewStub(connection->channel);
-  connection->graphs = v1::GraphService::NewStub(connection->channel);
-  connection->server = v1::ServerService::NewStub(connection->channel);
-  return Client(std::move(connection));
+  return Client(std::make_shared<Connection>(address));
 }
 
 const std::string& Client::address() const { return connection_->address; }
@@ -422,7 +326,7 @@ absl::StatusOr<std::string> Client::KeepGraph(const ModelSource& model,
   GW_RETURN_IF_ERROR(model.status());
   v1::CreateGraphRequest request;
   v1::Graph response;
-  SetModel(model, request.mutable_model());
+  *request.mutable_model() = ToProto(model);
   GW_RETURN_IF_ERROR(Call(*connection_->graphs, &v1::GraphService::Stub::CreateGraph, request,
                           deadline, &response));
   return response.name();
@@ -446,7 +350,7 @@ absl::StatusOr<ServerCapabilities> Client::Capabilities(absl::Duration deadline)
 absl::StatusOr<ServingStatus> Client::Health(absl::string_view service,
                                              absl::Duration deadline) const {
   grpc::ClientContext context;
-  SetDeadline(deadline, &context);
+  SetDeadline(absl::Now() + deadline, &context);
   const grpc::ByteBuffer request = HealthRequest(service);
   grpc::ByteBuffer response;
   grpc::Status status;

@@ -10,6 +10,8 @@
 //   r->value.data<double>()[0];           // 39
 //   r->gradients["x"].data<double>()[0];  // 12
 //
+// Training jobs and their data: training.h, datasets.h.
+//
 // Models: a formula or text (model_source.h), an Expression or ModelBuilder (model_builder.h), a
 // file (load_model.h). Tensors: named_tensors.h. What each call means, the shapes of its results
 // and its cost: gradient_service.proto.
@@ -40,6 +42,8 @@
 #include "client/named_tensors.h"
 
 namespace gradwire {
+
+struct Connection;
 
 // How to compute; every call takes it. The fields are those of ComputeOptions in model.proto.
 struct CallOptions {
@@ -232,6 +236,8 @@ class Client {
   static Client Connect(absl::string_view address = "");
 
   const std::string& address() const;
+  // For the other parts of the library, which share it: datasets.h, training.h.
+  const std::shared_ptr<const Connection>& connection() const { return connection_; }
 
   // y = f(x).
   absl::StatusOr<EvaluateResult> Evaluate(const ModelSource& model, const NamedTensors& inputs,
@@ -275,7 +281,6 @@ class Client {
                                        absl::Duration deadline = absl::Seconds(10)) const;
 
  private:
-  struct Connection;
   explicit Client(std::shared_ptr<const Connection> connection);
 
   std::shared_ptr<const Connection> connection_;

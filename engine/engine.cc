@@ -5,7 +5,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/exec/self_check.h"
-#include "engine/kernels/matmul.h"
+#include "engine/kernels/own_provider.h"
 #include "engine/lru_cache.h"
 #include "engine/onednn/provider.h"
 #include "engine/onnx/export.h"
@@ -270,20 +270,38 @@ absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Comput
   return result;
 }
 
+absl::StatusOr<std::string> Engine::ExportWith(ModelFormat format, absl::string_view bytes,
+                                               const NamedViews& inputs,
+                                               const NamedViews& values) const {
+  GW_ASSIGN_OR_RETURN(onnx::ModelProto proto, Parse(format, bytes, inputs, options_.max_nodes));
+  return WithInitializers(std::move(proto), values);
+}
+
+absl::StatusOr<std::shared_ptr<const Program>> Engine::CompileGraph(const Graph& graph) {
+  return state_->CompileOnce(graph);
+}
+
 absl::StatusOr<std::string> Engine::Export(const LoadedModel& loaded,
                                            const Computation& computation,
                                            const NamedViews& inputs) const {
   const Model& model = *loaded.model;
   GW_ASSIGN_OR_RETURN(const Derived derived, DeriveFrom(model, computation, inputs));
-  ExportOptions options;
+  NamedViews fixed;
   for (const ModelInitializer& init : model.initializers) {
-    const std::string& name = model.value_names[static_cast<size_t>(init.value)];
-    const auto given = inputs.find(name);
-    const TensorView value = given != inputs.end() ? given->second : TensorView(init.data);
-    const ValueId input = derived.graph.FindInput(name);
-    // With another precision its type is not the model's: it stays an input.
-    if (input == kNoValue || derived.graph.type(input) != value.type()) continue;
-    options.initializers.emplace(name, value);
+    fixed.emplace(model.value_names[static_cast<size_t>(init.value)], init.data);
+  }
+  // Another value of these would need another graph.
+  for (const std::string& name : derived.frozen) fixed.try_emplace(name);
+  ExportOptions options;
+  std::vector<Tensor> converted;
+  for (const GraphInput& input : derived.graph.inputs()) {
+    const auto known = fixed.find(input.name);
+    if (known == fixed.end()) continue;
+    const auto given = inputs.find(input.name);
+    TensorView value = given != inputs.end() ? given->second : known->second;
+    const DType dtype = derived.graph.type(input.value).dtype;
+    if (value.dtype() != dtype) value = converted.emplace_back(Converted(value, dtype));
+    options.initializers.emplace(input.name, std::move(value));
   }
   return ExportOnnx(derived.graph, options);
 }

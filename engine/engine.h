@@ -26,6 +26,8 @@
 #include "engine/exec/specialize.h"
 #include "engine/onnx/summary.h"
 #include "engine/ops/all_ops.h"
+#include "engine/optim/schedule.h"
+#include "engine/optim/training_step.h"
 
 namespace gradwire {
 
@@ -96,11 +98,20 @@ class Engine {
   absl::StatusOr<Prepared> Prepare(const LoadedModel& model, const Computation& computation,
                                    const NamedViews& inputs);
 
+  // A Graph that the caller has built on its own: a training step, say. Cached by its digest.
+  absl::StatusOr<std::shared_ptr<const Program>> CompileGraph(const Graph& graph);
+
   // The graph that Prepare would compile, as the bytes of an ONNX model: export.h says how names
-  // are spelt. The model's initialisers are its initialisers. Errors: those of Prepare and
-  // ExportOnnx.
+  // are spelt. The model's initialisers are its initialisers, in the precision asked for; so are,
+  // with the values of this call, inputs that decided a shape or a branch. Errors: those of Prepare
+  // and ExportOnnx.
   absl::StatusOr<std::string> Export(const LoadedModel& model, const Computation& computation,
                                      const NamedViews& inputs) const;
+
+  // A model with other values for its parameters, as ONNX: see WithInitializers. `inputs` types the
+  // free names of a formula.
+  absl::StatusOr<std::string> ExportWith(ModelFormat format, absl::string_view bytes,
+                                         const NamedViews& inputs, const NamedViews& values) const;
 
   const EngineOptions& options() const { return options_; }
   const OpRegistry& ops() const { return AllOps(); }

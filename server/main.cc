@@ -20,6 +20,7 @@
 #include "absl/strings/str_join.h"
 #include "server/rpc/log.h"
 #include "server/rpc/server.h"
+#include "server/store/failpoints.h"
 
 namespace gradwire {
 namespace {
@@ -62,6 +63,8 @@ void AddFlags(Flags* flags, CLI::App* app) {
   app->add_option("--workers", server.workers,
                   "threads that compute (default: one a CPU, at least 2)");
   app->add_option("--threads", server.threads, "team of one large program (default: one a CPU)");
+  app->add_option("--max-running-jobs", server.max_running_jobs,
+                  "training jobs that run side by side; others wait (default: CPUs / threads)");
   app->add_option("--drain-timeout", flags->drain_timeout,
                   "how long SIGTERM lets running calls go on, such as 30s or 500ms")
       ->capture_default_str();
@@ -167,6 +170,7 @@ int Serve(const Flags& flags) {
   (*server)->Stop();
   // A second signal must not find the process half destroyed.
   std::cout.flush();
+  store::LogFailpointHits();
   _exit(0);
 }
 

@@ -8,21 +8,57 @@
 #ifndef GRADWIRE_CLIENT_CLI_ARGUMENTS_H_
 #define GRADWIRE_CLIENT_CLI_ARGUMENTS_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "client/cli/read_columns.h"
 #include "client/client.h"
+#include "gradwire/v1/training_service.pb.h"
 
 namespace gradwire::cli {
 
-enum class Command { kEval, kGrad, kVjp, kJvp, kHvp, kAnalyze, kHealth, kServerStatus };
+enum class Command {
+  kEval,
+  kGrad,
+  kVjp,
+  kJvp,
+  kHvp,
+  kAnalyze,
+  kMinimize,
+  kTrain,
+  kEstimate,
+  kExport,
+  kJobsList,
+  kJobsShow,
+  kJobsWatch,
+  kJobsPause,
+  kJobsResume,
+  kJobsCancel,
+  kJobsDelete,
+  kJobsCheckpoints,
+  kJobsDownload,
+  kDatasetsImport,
+  kDatasetsList,
+  kDatasetsShow,
+  kDatasetsDelete,
+  kHealth,
+  kServerStatus
+};
 
 // NAME=VALUE as written.
 struct Assignment {
   std::string name;
   std::string value;
+};
+
+// A field of a job that an option sets.
+struct Override {
+  std::string option;  // as written, for messages: "--lr"
+  std::string key;     // in TOML: "stop.epochs"
+  std::string value;
+  bool is_text = false;  // a string, whatever it looks like; else a TOML value where it is one
 };
 
 struct Arguments {
@@ -32,6 +68,7 @@ struct Arguments {
   bool show_info = false;
   std::string service;  // of health
 
+  // ---- Of what computes, and of minimize.
   std::string model_path;  // exactly one of the two is set, where something is computed
   std::string formula;
   std::vector<Assignment> inputs;
@@ -41,6 +78,25 @@ struct Arguments {
   std::vector<std::string> outputs;
   std::string output_name;
   CallOptions call;
+  // What --deadline says, for calls that are not bounded where it does not.
+  absl::Duration long_deadline = absl::InfiniteDuration();
+
+  // ---- Of jobs.
+  std::string job_file;
+  std::vector<Override> overrides;
+  std::vector<std::string> names;  // "jobs/{id}", "jobs/{id}/checkpoints/{step}", "datasets/{id}"
+  std::vector<v1::TrainingJob::State> states;
+  v1::ResumeTrainingJobRequest resume;
+  bool watch = false;
+  bool validate_only = false;
+  bool estimate = false;
+  std::optional<int64_t> after_event;
+  std::string plot_path;
+  std::string out_path;
+
+  // ---- Of data sets.
+  FileImport import;
+  std::string resume_upload;  // "datasets/{id}"
 };
 
 struct ParsedArguments {

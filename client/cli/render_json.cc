@@ -109,6 +109,12 @@ Json InfoAsJson(const CallInfo& info) {
 
 std::string StringAsJson(absl::string_view text) { return Dump(Json(std::string(text))); }
 
+std::string NumberAsJson(double number) {
+  std::string out;
+  AppendNumber(number, &out);
+  return out;
+}
+
 std::string TensorAsJson(const TensorView& tensor) {
   std::string out;
   AppendTensor(tensor, DTypeName(tensor.dtype()), &out);

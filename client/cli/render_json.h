@@ -29,6 +29,7 @@ std::string CapabilitiesAsJson(const ServerCapabilities& capabilities, absl::str
 // {"error": {"code", "reason", "message", "details": [{"field", "description"}]}}. Without a reason
 // of the status's own it is `local_reason`, such as "USAGE".
 std::string ErrorAsJson(const absl::Status& status, absl::string_view local_reason = "");
+std::string NumberAsJson(double number);
 // The text in quotes, escaped.
 std::string StringAsJson(absl::string_view text);
 

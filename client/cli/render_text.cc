@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "client/cli/text.h"
 #include "client/format.h"
 #include "engine/base/status.h"
 
@@ -29,15 +30,6 @@ struct Line {
   std::string label;
   const Tensor* value;
 };
-
-// Names come from models: a terminal must not obey what is in them.
-std::string Printable(absl::string_view name) {
-  std::string out(name);
-  for (char& c : out) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
-  }
-  return out;
-}
 
 std::vector<Line> LinesOf(const Answer& answer) {
   std::vector<Line> lines;
@@ -61,34 +53,16 @@ std::vector<Line> LinesOf(const Answer& answer) {
   return lines;
 }
 
-// Rows of a name and a value, the names padded.
-std::string Table(const std::vector<std::pair<std::string, std::string>>& rows) {
-  size_t width = 0;
-  for (const auto& [name, value] : rows) width = std::max(width, name.size());
-  std::string out;
-  for (const auto& [name, value] : rows) {
-    absl::StrAppend(&out, name, std::string(width - name.size() + 2, ' '), value, "\n");
-  }
-  return out;
-}
-
-std::string Bytes(int64_t bytes) {
-  if (bytes >= int64_t{1} << 30) return absl::StrFormat("%.4g GiB", bytes / 1073741824.0);
-  if (bytes >= int64_t{1} << 20) return absl::StrFormat("%.4g MiB", bytes / 1048576.0);
-  if (bytes >= int64_t{1} << 10) return absl::StrFormat("%.4g KiB", bytes / 1024.0);
-  return absl::StrCat(bytes, " bytes");
-}
-
 std::string InfoAsText(const CallInfo& info) {
-  return Table({{"graph", info.graph_digest},
-                {"plan", absl::StrCat(info.plan_digest, info.cache_hit ? " (cached)" : "")},
-                {"compile", absl::FormatDuration(info.compile_time)},
-                {"queue", absl::FormatDuration(info.queue_time)},
-                {"compute", absl::FormatDuration(info.compute_time)},
-                {"peak", Bytes(info.peak_bytes)},
-                {"flops", absl::StrCat(info.flops)},
-                {"threads", absl::StrCat(info.threads)},
-                {"engine", absl::StrCat(info.engine_version, " ", info.cpu_isa)}});
+  return NameTable({{"graph", info.graph_digest},
+                    {"plan", absl::StrCat(info.plan_digest, info.cache_hit ? " (cached)" : "")},
+                    {"compile", absl::FormatDuration(info.compile_time)},
+                    {"queue", absl::FormatDuration(info.queue_time)},
+                    {"compute", absl::FormatDuration(info.compute_time)},
+                    {"peak", BytesText(info.peak_bytes)},
+                    {"flops", absl::StrCat(info.flops)},
+                    {"threads", absl::StrCat(info.threads)},
+                    {"engine", absl::StrCat(info.engine_version, " ", info.cpu_isa)}});
 }
 
 }  // namespace
@@ -141,8 +115,8 @@ std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
                     absl::StrCat(a.node_count, ops.empty() ? "" : ": ", absl::StrJoin(ops, ", ")));
   const auto add_cost = [&rows](const char* of, const GraphAnalysis::Cost& c) {
     rows.emplace_back(of, absl::StrCat(c.flops, " flops in ", c.steps, " steps, working memory ",
-                                       Bytes(c.peak_bytes), ", in ", Bytes(c.input_bytes), ", out ",
-                                       Bytes(c.output_bytes)));
+                                       BytesText(c.peak_bytes), ", in ", BytesText(c.input_bytes),
+                                       ", out ", BytesText(c.output_bytes)));
   };
   if (a.computable) add_cost("value", a.value_cost);
   if (a.differentiable) add_cost("gradient", a.gradient_cost);
@@ -151,7 +125,7 @@ std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
     for (const std::string& name : a.wrt) names.push_back(Printable(name));
     rows.emplace_back("wrt", absl::StrJoin(names, ", "));
   }
-  std::string out = Table(rows);
+  std::string out = NameTable(rows);
   for (const GraphAnalysis::Issue& issue : a.issues) {
     absl::StrAppend(&out, colour ? kBoldRed : "", issue.reason, colour ? kPlain : "", ": ",
                     Printable(issue.where), issue.where.empty() ? "" : ": ", issue.message, "\n");
@@ -169,7 +143,7 @@ std::string CapabilitiesAsText(const ServerCapabilities& c, absl::string_view ad
     ops.emplace(op.domain, op.name);
     if (op.vjp || op.jvp) differentiable.emplace(op.domain, op.name);
   }
-  std::string out = Table(
+  std::string out = NameTable(
       {{"server", std::string(address)},
        {"engine", c.engine_version},
        {"oneDNN", c.onednn_version},
@@ -179,9 +153,9 @@ std::string CapabilitiesAsText(const ServerCapabilities& c, absl::string_view ad
        {"workers", absl::StrCat(c.workers, ", of up to ", c.threads, " threads")},
        {"ops", absl::StrCat(ops.size(), ", of which ", differentiable.size(), " differentiable")},
        {"opsets", absl::StrCat(c.min_opset, " to ", c.max_opset)},
-       {"message limit", Bytes(c.max_message_bytes)},
-       {"memory limit", Bytes(c.memory_limit_bytes)},
-       {"program cache", Bytes(c.program_cache_bytes)},
+       {"message limit", BytesText(c.max_message_bytes)},
+       {"memory limit", BytesText(c.memory_limit_bytes)},
+       {"program cache", BytesText(c.program_cache_bytes)},
        {"node limit", absl::StrCat(c.max_nodes)},
        {"rank limit", absl::StrCat(c.max_rank)},
        {"durability", c.memory_only ? "memory only: nothing survives a restart"

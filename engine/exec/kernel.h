@@ -28,6 +28,12 @@ class Kernel {
   virtual std::string Describe() const = 0;
 };
 
+// "+relu", "" for none: as kernels describe themselves.
+inline const char* PostOpName(PostOp post_op) {
+  static constexpr const char* kNames[] = {"", "+relu", "+tanh", "+sigmoid"};
+  return kNames[static_cast<int>(post_op)];
+}
+
 // A primitive with what was folded into it: out = post_op(op(in...) + bias).
 struct PrimitiveCall {
   PrimitiveKind kind;
@@ -35,7 +41,9 @@ struct PrimitiveCall {
   std::vector<TensorType> in;   // the op's inputs
   std::vector<Layout> layouts;  // how each lies in its buffer (offset already applied: 0)
   TensorType out;
-  bool has_bias = false;  // a last input of shape [N], the output's last extent, dense
+  // A last input, a dense vector along a dimension of the output: the last one of a product, the
+  // channels (dimension 1) of a convolution.
+  bool has_bias = false;
   PostOp post_op = PostOp::kNone;
   int threads = 1;
 };

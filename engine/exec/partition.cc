@@ -205,6 +205,14 @@ class Partitioner {
     return in;
   }
 
+  int64_t FlopsOf(const Node& node) const {
+    const TensorType& out = type(node.first_output);
+    if (node.op->flops == nullptr) return out.shape.num_elements();
+    absl::InlinedVector<TensorType, 4> in;
+    for (ValueId v : graph_.operands(node)) in.push_back(type(v));
+    return node.op->flops({in, node.attrs}, out);
+  }
+
   LoweredStep NewStep(LoweredStep::Kind kind, int32_t index, const Node& node) {
     LoweredStep step;
     step.kind = kind;
@@ -227,7 +235,7 @@ class Partitioner {
     for (const Operand& o : Inputs(node)) step.in.push_back(Dense(o));
     std::vector<ValueId> outputs(static_cast<size_t>(node.num_outputs));
     std::iota(outputs.begin(), outputs.end(), node.first_output);
-    step.flops = type(node.first_output).shape.num_elements();
+    step.flops = FlopsOf(node);
     Emit(std::move(step), outputs);
   }
 
@@ -298,9 +306,23 @@ class Partitioner {
   }
 
   // ---- Primitives, with what folds into them
-  // The bias operand if node `add` is out + bias with a bias over the last extent, known before
-  // the primitive runs.
-  std::optional<Operand> BiasOf(int32_t add, ValueId product, int32_t at) const {
+  // The dimension of its output along which a primitive adds a bias; -1: it adds none.
+  static int BiasDim(PrimitiveKind kind, const Shape& out) {
+    switch (kind) {
+      case PrimitiveKind::kMatMul:
+        return out.rank() - 1;
+      case PrimitiveKind::kConv:
+        return 1;
+      case PrimitiveKind::kConvInputGrad:
+      case PrimitiveKind::kConvWeightGrad:
+        break;
+    }
+    return -1;
+  }
+
+  // The bias operand if node `add` is out + bias with a bias over dimension `dim` alone, known
+  // before the primitive runs.
+  std::optional<Operand> BiasOf(int32_t add, ValueId product, int dim, int32_t at) const {
     const Node& node = graph_.nodes()[static_cast<size_t>(add)];
     const auto* p = std::get_if<Pointwise>(&node.op->lowering);
     if (p == nullptr || p->tile != &tiles::Add) return std::nullopt;
@@ -314,9 +336,9 @@ class Partitioner {
     if (type(node.first_output) != type(product)) return std::nullopt;
     Operand bias = operands_[static_cast<size_t>(other)];
     const Shape& shape = bias.type.shape;
-    const int64_t n = out[out.rank() - 1];
-    if (shape.rank() == 0 || shape.num_elements() != n || shape[shape.rank() - 1] != n ||
-        !bias.dense()) {
+    const int64_t n = out[dim];
+    const int along = dim - out.rank() + shape.rank();
+    if (along < 0 || shape.num_elements() != n || shape[along] != n || !bias.dense()) {
       return std::nullopt;
     }
     bias.layout = {{1}, bias.layout.offset};
@@ -333,8 +355,9 @@ class Partitioner {
     };
     std::vector<Folded> attempts = {{std::nullopt, PostOp::kNone, {}, node.first_output}};
     const int32_t add = OnlyConsumer(node.first_output);
-    if (add >= 0) {
-      if (std::optional<Operand> bias = BiasOf(add, node.first_output, index)) {
+    const int dim = BiasDim(primitive.kind, type(node.first_output).shape);
+    if (add >= 0 && dim >= 0) {
+      if (std::optional<Operand> bias = BiasOf(add, node.first_output, dim, index)) {
         const ValueId sum = graph_.nodes()[static_cast<size_t>(add)].first_output;
         attempts.push_back({bias, PostOp::kNone, {add}, sum});
         const int32_t act = OnlyConsumer(sum);
@@ -362,16 +385,11 @@ class Partitioner {
       }
       if (it->bias) step.stage = std::max(step.stage, stage(it->bias->root));
       out_.stages[static_cast<size_t>(it->result)] = step.stage;
-      step.flops = PrimitiveFlops(node);
+      step.flops = FlopsOf(node);
       Emit(std::move(step), {it->result});
       return true;
     }
     return false;
-  }
-
-  int64_t PrimitiveFlops(const Node& node) const {  // matrix product: 2 M N K a batch
-    const Shape& lhs = type(graph_.operands(node)[0]).shape;
-    return SaturatingMul(2 * type(node.first_output).shape.num_elements(), lhs[lhs.rank() - 1]);
   }
 
   bool Propose(const Node& node, const Primitive& primitive, bool has_bias, PostOp post,

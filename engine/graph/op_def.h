@@ -114,7 +114,7 @@ using TileFn = void (*)(const void* const* in, void* out, int64_t n);
 // Activations that a primitive can apply to its result in the same pass.
 enum class PostOp { kNone, kRelu, kTanh, kSigmoid };
 // Primitives that a provider may have a kernel for. Reference semantics are the op's own.
-enum class PrimitiveKind { kMatMul };
+enum class PrimitiveKind { kMatMul, kConv, kConvInputGrad, kConvWeightGrad };
 enum class ReduceKind { kSum, kMax, kMin };
 
 struct NoLowering {};  // runs its reference
@@ -196,9 +196,14 @@ struct OpDef {
   ValueId (*simplify)(GraphBuilder& b, const NodeView& n, const TensorType& type) = nullptr;
   Derivative derivative = Zero{};
   Lowering lowering = NoLowering{};
+  // Arithmetic operations of one run, for estimates of time (saturating). Null: one for each
+  // element of the first output.
+  int64_t (*flops)(const InferArgs& args, const TensorType& out) = nullptr;
   std::vector<OnnxBinding> onnx = {};
   // How the op is written as ONNX: node_export.h. Null: as one node of the newest binding.
   void (*export_onnx)(NodeExport& n) = nullptr;
+  // Why it cannot be written as ONNX, where it cannot.
+  absl::string_view no_onnx_form = "";
   // For an op of our own domain: the text of a function that says what it computes to others.
   absl::string_view onnx_function = "";
   Domain domain = {};

@@ -1,6 +1,5 @@
 #include "engine/io/npy.h"
 
-#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status.h"
+#include "engine/io/swap_bytes.h"
 
 namespace gradwire {
 namespace {
@@ -141,11 +141,6 @@ absl::StatusOr<DType> ParseDescr(absl::string_view descr, bool* swap) {
                absl::StrCat("npy: element type '", descr.substr(0, 64), "' is not supported"));
 }
 
-void SwapBytes(int64_t size, Tensor* tensor) {
-  char* bytes = static_cast<char*>(tensor->mutable_raw());
-  for (int64_t i = 0; i < tensor->bytes(); i += size) std::reverse(bytes + i, bytes + i + size);
-}
-
 // Column-major `from` to row-major.
 void CopyTransposed(const char* from, Tensor* to) {
   const Shape& shape = to->shape();
@@ -217,7 +212,7 @@ absl::StatusOr<Tensor> ReadNpy(absl::string_view bytes) {
   } else {
     std::memcpy(tensor.mutable_raw(), bytes.data(), bytes.size());
   }
-  if (swap) SwapBytes(DTypeBytes(dtype), &tensor);
+  if (swap) SwapBytes(&tensor);
   if (dtype == DType::kBool) GW_RETURN_IF_ERROR(CheckBools(tensor));
   return tensor;
 }

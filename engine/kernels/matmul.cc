@@ -29,34 +29,6 @@ inline constexpr int64_t kBlockK = 256;
 inline constexpr int64_t kBlockM = 96;
 inline constexpr int64_t kBlockN = 1024;
 
-// One matrix product of T: strides count elements; c is dense with rows of n.
-template <class T>
-struct Gemm {
-  int64_t m = 0, n = 0, k = 0;
-  const T* a = nullptr;
-  int64_t a_row = 0, a_col = 0;
-  const T* b = nullptr;
-  int64_t b_row = 0, b_col = 0;
-  T* c = nullptr;
-  const T* bias = nullptr;  // null: none
-  TileFn add = nullptr;
-  TileFn post = nullptr;  // null: none
-};
-
-// A rectangle of the result.
-struct Region {
-  int64_t m_begin, m_end, n_begin, n_end;
-};
-
-// What one instruction set offers for T.
-template <class T>
-struct Kernels {
-  int64_t rows, columns;  // of the register block
-  void (*run)(const Gemm<T>& gemm, const Region& region, T* scratch);
-};
-
-inline int64_t RoundUp(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
-
 }  // namespace gradwire::matmul
 #endif  // GRADWIRE_ENGINE_KERNELS_MATMUL_ONCE_
 
@@ -215,16 +187,16 @@ template <class T>
 void Finish(const Gemm<T>& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
   if (g.bias != nullptr) {
     for (int64_t i = m0; i < m1; ++i) {
-      T* row = g.c + i * g.n + n0;
+      T* row = g.c + i * g.c_row + n0;
       const void* in[] = {row, g.bias + n0};
       g.add(in, row, n1 - n0);
     }
   }
   if (g.post == nullptr) return;
-  const bool contiguous = n1 - n0 == g.n;
-  const int64_t run = contiguous ? (m1 - m0) * g.n : n1 - n0;
+  const bool contiguous = n1 - n0 == g.c_row;
+  const int64_t run = contiguous ? (m1 - m0) * g.c_row : n1 - n0;
   for (int64_t i = m0; i < (contiguous ? std::min(m0 + 1, m1) : m1); ++i) {
-    T* row = g.c + i * g.n + n0;
+    T* row = g.c + i * g.c_row + n0;
     const void* in[] = {row};
     g.post(in, row, run);
   }
@@ -242,17 +214,17 @@ void RunBlock(const Gemm<T>& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, 
   int64_t j = n0;
   if (m1 - m0 == 1 && packed_a == nullptr && packed_b == nullptr) {
     for (; j + kWide <= n1; j += kWide) {
-      Inner<1, kWideVectors, false>(Panel<T>{k_extent, g.a + m0 * g.a_row + k0 * g.a_col, g.a_row,
-                                             g.a_col, g.b + k0 * g.b_row + j, g.b_row,
-                                             g.c + m0 * g.n + j, g.n, kWide, k0 > 0});
+      Inner<1, kWideVectors, false>(Panel<T>{
+          k_extent, g.a + m0 * g.a_row + k0 * g.a_col, g.a_row, g.a_col, g.b + k0 * g.b_row + j,
+          g.b_row, g.c + m0 * g.c_row + j, g.c_row, kWide, k0 > 0 || g.accumulate});
     }
   }
   for (; j < n1; j += kColumns) {
     Panel<T> p;
     p.k = k_extent;
     p.n = std::min(kColumns, n1 - j);
-    p.accumulate = k0 > 0;
-    p.c_row = g.n;
+    p.accumulate = k0 > 0 || g.accumulate;
+    p.c_row = g.c_row;
     p.b_row = kColumns;
     if (packed_b != nullptr) {
       p.b = packed_b + (j - n0) * k_extent;
@@ -267,7 +239,7 @@ void RunBlock(const Gemm<T>& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, 
     p.a_col = g.a_col;
     for (int64_t i = m0; i < m1; i += kRows) {
       const int64_t rows = std::min<int64_t>(kRows, m1 - i);
-      p.c = g.c + i * g.n + j;
+      p.c = g.c + i * g.c_row + j;
       if (packed_a != nullptr) {
         p.a = packed_a + (i - m0) * k_extent;
         InnerForRows<kRows, true>(rows, p);
@@ -283,8 +255,8 @@ template <class T>
 void Run(const Gemm<T>& g, const Region& r, T* scratch) {
   if (r.m_begin == r.m_end || r.n_begin == r.n_end) return;
   if (g.k == 0) {
-    for (int64_t i = r.m_begin; i < r.m_end; ++i) {
-      std::fill(g.c + i * g.n + r.n_begin, g.c + i * g.n + r.n_end, T{0});
+    for (int64_t i = r.m_begin; i < r.m_end && !g.accumulate; ++i) {
+      std::fill(g.c + i * g.c_row + r.n_begin, g.c + i * g.c_row + r.n_end, T{0});
     }
     return Finish(g, r.m_begin, r.m_end, r.n_begin, r.n_end);
   }
@@ -323,19 +295,45 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace gradwire {
 namespace matmul {
-namespace {
 
 HWY_EXPORT(FloatKernels);
 HWY_EXPORT(DoubleKernels);
 
-template <class T>
-Kernels<T> BestKernels() {
-  if constexpr (sizeof(T) == 4) {
-    return HWY_DYNAMIC_DISPATCH(FloatKernels)();
-  } else {
-    return HWY_DYNAMIC_DISPATCH(DoubleKernels)();
-  }
+template <>
+Kernels<float> BestKernels<float>() {
+  return HWY_DYNAMIC_DISPATCH(FloatKernels)();
 }
+template <>
+Kernels<double> BestKernels<double>() {
+  return HWY_DYNAMIC_DISPATCH(DoubleKernels)();
+}
+
+template <class T>
+int64_t Kernels<T>::ScratchElements(int64_t m, int64_t n, int64_t k) const {
+  const int64_t depth = std::min(k, kBlockK);
+  const int64_t b = depth * std::min(RoundUp(n, columns), kBlockN);
+  const int64_t a = depth * std::min(RoundUp(m, rows), kBlockM);
+  return RoundUp(a + b, 64 / static_cast<int64_t>(sizeof(T)));
+}
+template struct Kernels<float>;
+template struct Kernels<double>;
+
+TileFn PostTile(PostOp post_op, DType dtype) {
+  const DType types[] = {dtype};
+  switch (post_op) {
+    case PostOp::kNone:
+      return nullptr;
+    case PostOp::kRelu:
+      return tiles::Relu(types, dtype);
+    case PostOp::kTanh:
+      return tiles::Tanh(types, dtype);
+    case PostOp::kSigmoid:
+      return tiles::Sigmoid(types, dtype);
+  }
+  return nullptr;
+}
+
+namespace {
 
 // Below this many multiplications a team costs more than it saves.
 constexpr int64_t kMinTeamProducts = 1 << 17;
@@ -356,7 +354,7 @@ class MatMulKernel : public Kernel {
     const int rank = call.out.shape.rank();
     gemm_.m = a[a.rank() - 2];
     gemm_.k = a[a.rank() - 1];
-    gemm_.n = b[b.rank() - 1];
+    gemm_.n = gemm_.c_row = b[b.rank() - 1];
     gemm_.a_row = a_strides[a.rank() - 2];
     gemm_.a_col = a_strides[a.rank() - 1];
     gemm_.b_row = b_strides[b.rank() - 2];
@@ -373,7 +371,7 @@ class MatMulKernel : public Kernel {
     has_bias_ = call.has_bias;
     const DType types[] = {kDTypeOf<T>, kDTypeOf<T>};
     gemm_.add = tiles::Add(types, kDTypeOf<T>);
-    gemm_.post = PostTile(post_op_, {kDTypeOf<T>});
+    gemm_.post = PostTile(post_op_, kDTypeOf<T>);
     const int64_t products =
         SaturatingMul(SaturatingMul(batches_, gemm_.m), SaturatingMul(gemm_.n, gemm_.k));
     if (products < kMinTeamProducts) threads_ = 1;
@@ -412,9 +410,8 @@ class MatMulKernel : public Kernel {
   }
 
   std::string Describe() const override {
-    static constexpr const char* kPostNames[] = {"", "+relu", "+tanh", "+sigmoid"};
-    return absl::StrCat("own matmul", has_bias_ ? "+bias" : "",
-                        kPostNames[static_cast<int>(post_op_)], sizeof(T) == 4 ? " f32 " : " f64 ",
+    return absl::StrCat("own matmul", has_bias_ ? "+bias" : "", PostOpName(post_op_),
+                        sizeof(T) == 4 ? " f32 " : " f64 ",
                         batches_ == 1 ? "" : absl::StrCat(batches_, "*"), gemm_.m, "x", gemm_.k,
                         "x", gemm_.n);
   }
@@ -422,20 +419,6 @@ class MatMulKernel : public Kernel {
  private:
   static int64_t BatchStride(const Shape& shape, const Dims& strides, int dim) {
     return dim < 0 || shape[dim] == 1 ? 0 : strides[dim];
-  }
-
-  static TileFn PostTile(PostOp post_op, tiles::Types types) {
-    switch (post_op) {
-      case PostOp::kNone:
-        return nullptr;
-      case PostOp::kRelu:
-        return tiles::Relu(types, types[0]);
-      case PostOp::kTanh:
-        return tiles::Tanh(types, types[0]);
-      case PostOp::kSigmoid:
-        return tiles::Sigmoid(types, types[0]);
-    }
-    return nullptr;
   }
 
   // Products with one right-hand side, whose left rows follow each other evenly, are one product.
@@ -448,12 +431,7 @@ class MatMulKernel : public Kernel {
     }
   }
 
-  int64_t ScratchElements() const {
-    const int64_t depth = std::min(gemm_.k, kBlockK);
-    const int64_t b = depth * std::min(RoundUp(gemm_.n, kernels_.columns), kBlockN);
-    const int64_t a = depth * std::min(RoundUp(gemm_.m, kernels_.rows), kBlockM);
-    return RoundUp(a + b, 64 / static_cast<int64_t>(sizeof(T)));
-  }
+  int64_t ScratchElements() const { return kernels_.ScratchElements(gemm_.m, gemm_.n, gemm_.k); }
 
   Gemm<T> OfBatch(Gemm<T> gemm, int64_t index) const {
     gemm.c += index * gemm.m * gemm.n;
@@ -496,29 +474,20 @@ Proposal ProposeFor(const PrimitiveCall& call) {
   return proposal;
 }
 
-class OwnProvider : public KernelProvider {
- public:
-  absl::string_view name() const override { return "own"; }
-  std::string version() const override { return "1"; }
-  std::optional<Proposal> Propose(const PrimitiveCall& call) const override {
-    if (call.kind != PrimitiveKind::kMatMul || call.in.size() != 2 || call.layouts.size() != 2) {
-      return std::nullopt;
-    }
-    const DType dtype = call.out.dtype;
-    for (const TensorType& type : call.in) {
-      if (type.dtype != dtype || type.shape.rank() < 2) return std::nullopt;
-    }
-    if (dtype == DType::kFloat) return ProposeFor<float>(call);
-    if (dtype == DType::kDouble) return ProposeFor<double>(call);
-    return std::nullopt;
-  }
-};
-
 }  // namespace
 }  // namespace matmul
 
-std::unique_ptr<KernelProvider> MakeOwnProvider() {
-  return std::make_unique<matmul::OwnProvider>();
+std::optional<Proposal> ProposeMatMul(const PrimitiveCall& call) {
+  if (call.kind != PrimitiveKind::kMatMul || call.in.size() != 2 || call.layouts.size() != 2) {
+    return std::nullopt;
+  }
+  const DType dtype = call.out.dtype;
+  for (const TensorType& type : call.in) {
+    if (type.dtype != dtype || type.shape.rank() < 2) return std::nullopt;
+  }
+  if (dtype == DType::kFloat) return matmul::ProposeFor<float>(call);
+  if (dtype == DType::kDouble) return matmul::ProposeFor<double>(call);
+  return std::nullopt;
 }
 
 }  // namespace gradwire

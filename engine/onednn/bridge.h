@@ -7,11 +7,12 @@
 #ifndef GRADWIRE_ENGINE_ONEDNN_BRIDGE_H_
 #define GRADWIRE_ENGINE_ONEDNN_BRIDGE_H_
 
+#include <array>
 #include <dnnl.hpp>
 #include <string>
 #include <vector>
 
-#include "engine/graph/op_def.h"
+#include "engine/graph/window.h"
 
 namespace gradwire::onednn {
 
@@ -45,6 +46,26 @@ struct BuiltPrimitive {
 };
 
 BuiltPrimitive BuildMatMul(const dnnl::engine& engine, const MatMulSpec& spec);
+
+// A convolution or one of its gradients; operands are dense and of FLOAT.
+struct ConvolutionSpec {
+  PrimitiveKind kind = PrimitiveKind::kConv;
+  Convolution convolution;
+  bool has_bias = false;           // kConv: [M]
+  PostOp post_op = PostOp::kNone;  // kConv; kRelu as above
+};
+
+// A primitive over operands in formats of its own choice, and how they get there and back.
+struct BuiltConvolution {
+  static constexpr int kOperands = 3;  // the two inputs, then the output
+  BuiltPrimitive primitive;
+  // By operand: what brings an input into the primitive's format, or the output out of it. No
+  // arguments: it is used as it lies.
+  std::array<BuiltPrimitive, kOperands> reorders;
+  std::array<int64_t, kOperands> bytes = {};  // in the primitive's format
+};
+
+BuiltConvolution BuildConvolution(const dnnl::engine& engine, const ConvolutionSpec& spec);
 
 // Name of the instruction set that code is generated for.
 std::string EffectiveIsa();

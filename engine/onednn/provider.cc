@@ -1,146 +1,26 @@
 #include "engine/onednn/provider.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <exception>
 #include <thread>
 #include <utility>
 
 #include "engine/base/checked.h"
 #include "engine/base/team.h"
-#include "engine/onednn/bridge.h"
+#include "engine/onednn/convolution.h"
+#include "engine/onednn/executor.h"
 
 namespace gradwire {
 namespace {
 
 using onednn::BuiltPrimitive;
+using onednn::Executor;
+using onednn::Guarded;
 using onednn::MatMulSpec;
 using onednn::Operand;
-
-// The one place where exceptions of the library end.
-template <typename Fn>
-absl::Status Guarded(const Fn& fn) {
-  try {
-    fn();
-    return absl::OkStatus();
-  } catch (const dnnl::error& e) {
-    return absl::InternalError(
-        absl::StrCat("oneDNN: ", e.what(), " (status ", static_cast<int>(e.status), ")"));
-  } catch (const std::exception& e) {
-    return absl::InternalError(absl::StrCat("oneDNN: ", e.what()));
-  }
-}
-
-// Sets the team that the calling thread's next parallel region gets, for the life of the object.
-// The library decides at creation how work is split, and asks again at execution.
-class TeamSize {
- public:
-  explicit TeamSize(int threads) : before_(omp_get_max_threads()), now_(std::max(threads, 1)) {
-    if (now_ != before_) omp_set_num_threads(now_);
-  }
-  ~TeamSize() {
-    if (now_ != before_) omp_set_num_threads(before_);
-  }
-  TeamSize(const TeamSize&) = delete;
-  TeamSize& operator=(const TeamSize&) = delete;
-
- private:
-  const int before_;
-  const int now_;
-};
-
-// ---- Execution ---------------------------------------------------------------------------------
-
-// Runs one primitive from several threads at once. The library takes pointers through memory
-// objects, which cannot be shared between calls that run side by side and cost allocations to make.
-// So there is a fixed row of argument sets; a call takes a free one, starting from a place of its
-// thread's own, and makes its memory objects if it is the first there. A call that finds all taken
-// makes a set for itself.
-class Executor {
- public:
-  // Throws as the library does.
-  Executor(const dnnl::engine& engine, BuiltPrimitive built, int slots)
-      : engine_(engine), built_(std::move(built)), num_slots_(slots), slots_(new Slot[slots]) {
-    Fill(&slots_[0].set);
-  }
-
-  const BuiltPrimitive& built() const { return built_; }
-
-  // `pointers` in the order of built().arguments; the library writes through the output's and the
-  // scratchpad's only.
-  absl::Status Execute(absl::Span<void* const> pointers) const {
-    Slot* slot = Claim();
-    if (slot == nullptr) {
-      ArgumentSet own;
-      return ExecuteWith(&own, pointers);
-    }
-    absl::Status status = ExecuteWith(&slot->set, pointers);
-    slot->taken.store(false, std::memory_order_release);
-    return status;
-  }
-
- private:
-  static constexpr int kMaxArguments = 6;
-  struct ArgumentSet {
-    dnnl::stream stream;
-    std::array<dnnl::memory, kMaxArguments> memory;
-    std::array<dnnl_exec_arg_t, kMaxArguments> arguments;
-    bool filled = false;
-  };
-  struct alignas(64) Slot {
-    std::atomic<bool> taken{false};
-    ArgumentSet set;
-  };
-
-  Slot* Claim() const {
-    static std::atomic<unsigned> threads_seen{0};
-    thread_local const unsigned ordinal = threads_seen.fetch_add(1, std::memory_order_relaxed);
-    const unsigned n = static_cast<unsigned>(num_slots_);
-    for (unsigned i = 0; i < n; ++i) {
-      Slot* slot = &slots_[(ordinal + i) % n];
-      if (!slot->taken.load(std::memory_order_relaxed) &&
-          !slot->taken.exchange(true, std::memory_order_acquire)) {
-        return slot;
-      }
-    }
-    return nullptr;
-  }
-
-  void Fill(ArgumentSet* set) const {
-    set->stream = dnnl::stream(engine_);
-    for (size_t i = 0; i < built_.arguments.size(); ++i) {
-      set->memory[i] = dnnl::memory(built_.arguments[i].desc, engine_, DNNL_MEMORY_NONE);
-      set->arguments[i] = {built_.arguments[i].id, set->memory[i].get()};
-    }
-    set->filled = true;
-  }
-
-  absl::Status ExecuteWith(ArgumentSet* set, absl::Span<void* const> pointers) const {
-    if (!set->filled) GW_RETURN_IF_ERROR(Guarded([&] { Fill(set); }));
-    const size_t n = built_.arguments.size();
-    dnnl_status_t status = pointers.size() == n ? dnnl_success : dnnl_invalid_arguments;
-    for (size_t i = 0; i < n && status == dnnl_success; ++i) {
-      status = dnnl_memory_set_data_handle(set->arguments[i].memory, pointers[i]);
-    }
-    // The C call: the C++ one copies the arguments into a map and a vector of ours.
-    if (status == dnnl_success) {
-      status = dnnl_primitive_execute(built_.primitive.get(), set->stream.get(),
-                                      static_cast<int>(n), set->arguments.data());
-    }
-    if (status == dnnl_success) status = dnnl_stream_wait(set->stream.get());
-    if (status == dnnl_success) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat("oneDNN: execution of ", built_.implementation,
-                                            " failed (status ", static_cast<int>(status), ")"));
-  }
-
-  const dnnl::engine engine_;
-  const BuiltPrimitive built_;
-  const int num_slots_;
-  const std::unique_ptr<Slot[]> slots_;
-};
+using onednn::ReluInPlace;
+using onednn::RoundUp;
+using onednn::TeamSize;
 
 // ---- Geometry of a product ---------------------------------------------------------------------
 
@@ -276,8 +156,6 @@ MatMulSpec SpecOf(const Product& p, bool has_bias, PostOp post_op) {
 
 // ---- Operands with bad strides -----------------------------------------------------------------
 
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
 // A copy of one operand in scratch memory, line by line, under a stride that suits the cache.
 struct Repack {
   int64_t lines = 0;  // 0: the operand is used where it lies
@@ -319,10 +197,8 @@ std::array<Repack, 2> ChooseRepacks(Product* p) {
   return r;
 }
 
-constexpr int64_t kBlockElements = 16384;  // a block of the team's work: 64 KiB
-
 void CopyLines(const Repack& r, const float* from, float* to, int threads) {
-  const int64_t lines_per_block = std::max<int64_t>(1, kBlockElements / r.length);
+  const int64_t lines_per_block = std::max<int64_t>(1, onednn::kBlockElements / r.length);
   const int64_t blocks = (r.lines + lines_per_block - 1) / lines_per_block;
   ParallelFor(threads, blocks, [&](int64_t block) {
     const int64_t begin = block * lines_per_block;
@@ -334,15 +210,6 @@ void CopyLines(const Repack& r, const float* from, float* to, int threads) {
 }
 
 // ---- MatMul ------------------------------------------------------------------------------------
-
-void ReluInPlace(float* x, int64_t n, int threads) {
-  ParallelFor(threads, (n + kBlockElements - 1) / kBlockElements, [&](int64_t block) {
-    float* const begin = x + block * kBlockElements;
-    const int64_t length = std::min(kBlockElements, n - block * kBlockElements);
-#pragma omp simd
-    for (int64_t i = 0; i < length; ++i) begin[i] = begin[i] <= 0.f ? 0.f : begin[i];
-  });
-}
 
 class MatMulKernel : public Kernel {
  public:
@@ -389,19 +256,7 @@ class MatMulKernel : public Kernel {
 std::string Describe(const Product& p, bool has_bias, PostOp post_op) {
   std::string s = "onednn matmul";
   if (has_bias) s += "+bias";
-  switch (post_op) {
-    case PostOp::kNone:
-      break;
-    case PostOp::kRelu:
-      s += "+relu";
-      break;
-    case PostOp::kTanh:
-      s += "+tanh";
-      break;
-    case PostOp::kSigmoid:
-      s += "+sigmoid";
-      break;
-  }
+  s += PostOpName(post_op);
   absl::StrAppend(&s, " f32 ", p.lhs.rows, "x", p.lhs.cols, "x", p.rhs.cols);
   if (!p.batch.empty()) absl::StrAppend(&s, " batch ", Shape(p.batch).ToString());
   return s;
@@ -458,7 +313,9 @@ class OneDnnProvider : public KernelProvider {
   std::string version() const override { return OneDnnVersion(); }
 
   std::optional<Proposal> Propose(const PrimitiveCall& call) const override {
-    if (!usable_ || !Accepts(call)) return std::nullopt;
+    if (!usable_) return std::nullopt;
+    if (IsConvolution(call.kind)) return onednn::ProposeConvolution(engine_, slots_, call);
+    if (!Accepts(call)) return std::nullopt;
     const uint32_t not_dense = NotDense(call);
     uint32_t dense = 0;
     std::optional<Proposal> proposal = TryMatMul(call, &dense);

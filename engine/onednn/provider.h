@@ -24,6 +24,14 @@
 // (N = 512 or 1024, say) into scratch memory first: oneDNN alone runs them at half to two thirds of
 // its speed. The copy is part of Proposal::scratch_bytes.
 //
+// Conv, ConvInputGrad, ConvWeightGrad, FLOAT only, one to three dimensions, groups:
+// - Operands are dense (Proposal::wants_dense). The library chooses the formats it computes in;
+//   operands are brought into them, and the result out of them, in scratch memory, within the step.
+// - Conv takes a bias [M] and every PostOp along, with the accuracy said above.
+// - Products with padding are left out, so that an infinite weight there makes no NaN.
+// - Declined: whatever oneDNN would compute through a matrix product or with its reference code,
+//   kernels of one point, a single input channel, padding as wide as the kernel, empty operands.
+//
 // Cost: Propose builds the primitive, up to 2 ms when its code is new to the process, 10 us once
 // the library has cached it. Run adds 0.6 us to the product itself. It allocates nothing of ours in
 // the steady state, that is when no more calls run side by side than did before (or than twice the

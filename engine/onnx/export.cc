@@ -8,7 +8,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "engine/base/overloaded.h"
 #include "engine/graph/node_export.h"
 #include "engine/onnx/onnx_text.h"
@@ -65,6 +65,18 @@ void SetType(const std::string& name, const TensorType& type, onnx::ValueInfoPro
   tensor->mutable_shape();
   for (int64_t extent : type.shape.dims())
     tensor->mutable_shape()->add_dim()->set_dim_value(extent);
+}
+
+// "tangent.gradient.x" for "gradwire.tangent.gradwire.gradient.x": derivatives name what they add
+// so, and the name of the model in it, which has no prefix, stays as it is.
+std::string WithoutPrefix(absl::string_view name) {
+  std::string kinds;
+  while (absl::ConsumePrefix(&name, "gradwire.")) {
+    const size_t kind = name.find('.') + 1;  // 0 where no name follows: "gradwire.seed"
+    absl::StrAppend(&kinds, name.substr(0, kind));
+    name.remove_prefix(kind);
+  }
+  return absl::StrCat(kinds, name);
 }
 
 // Equal graphs give equal files.
@@ -149,9 +161,18 @@ class Exporter {
     opset->set_version(version);
   }
 
+  // A name that no other value has. However many names differ in a tail of "_" alone, the cost is
+  // linear.
   std::string Reserve(absl::string_view wanted) {
-    std::string name = absl::StrReplaceAll(wanted, {{"gradwire.", ""}});
-    while (name.empty() || !taken_.insert(name).second) name += '_';
+    std::string name = WithoutPrefix(wanted);
+    const size_t stem = name.find_last_not_of('_') + 1;
+    size_t& longest_tail = tails_[name.substr(0, stem)];
+    if (name.empty() || !taken_.insert(name).second) {
+      name.resize(stem);
+      name.append(longest_tail + 1, '_');
+      taken_.insert(name);
+    }
+    longest_tail = std::max(longest_tail, name.size() - stem);
     return name;
   }
   std::string NewName() {
@@ -201,8 +222,8 @@ class Exporter {
       node.op->export_onnx(n);
       return;
     }
-    if (node.op->onnx.empty()) {
-      n.Fail("the op has no ONNX form");
+    if (!node.op->no_onnx_form.empty() || node.op->onnx.empty()) {
+      n.Fail(node.op->no_onnx_form.empty() ? "the op has no ONNX form" : node.op->no_onnx_form);
       return;
     }
     const OnnxBinding& binding = node.op->onnx.back();
@@ -226,10 +247,9 @@ class Exporter {
 
   void AddFunction(const OpDef* op) {
     if (model_.opset_import_size() == 1) SetOpset(kOwnDomain, 1);
-    absl::StatusOr<onnx::ModelProto> text = ParseOnnxText(absl::StrCat(
-        "<ir_version: 8, opset_import: [\"\" : 18, \"gradwire\" : 1]> g (float x) => (float y) ",
-        "{ y = Identity (x) } <domain: \"gradwire\", opset_import: [\"\" : 18]> ",
-        op->onnx_function));
+    absl::StatusOr<onnx::ModelProto> text = ParseOnnxText(
+        absl::StrCat("g () => () {} <domain: \"gradwire\", opset_import: [\"\" : ", kExportOpset,
+                     "]> ", op->onnx_function));
     if (!text.ok() || text->functions_size() != 1) {
       problems_.Add(Reason::kUnsupportedOp, std::string(op->name), "the op has no ONNX form");
       return;
@@ -244,6 +264,7 @@ class Exporter {
   onnx::GraphProto* const onnx_ = model_.mutable_graph();
   std::vector<std::string> names_;  // by value
   absl::flat_hash_set<std::string> taken_;
+  absl::flat_hash_map<std::string, size_t> tails_;  // stem -> the most "_" behind it
   absl::flat_hash_set<std::string> outputs_;
   absl::flat_hash_map<std::vector<int64_t>, std::string> ints_;
   std::set<const OpDef*, ByName> own_ops_;
@@ -251,6 +272,35 @@ class Exporter {
 };
 
 }  // namespace
+
+absl::StatusOr<std::string> WithInitializers(
+    onnx::ModelProto model, const absl::flat_hash_map<std::string, TensorView>& values) {
+  onnx::GraphProto& graph = *model.mutable_graph();
+  absl::flat_hash_set<std::string> set;
+  const auto assign = [&](const std::string& name, onnx::TensorProto* to) {
+    *to = TensorToProto(values.at(name));
+    to->set_name(name);
+    set.insert(name);
+  };
+  for (onnx::TensorProto& init : *graph.mutable_initializer()) {
+    const std::string name = init.name();
+    if (values.contains(name)) assign(name, &init);
+  }
+  google::protobuf::RepeatedPtrField<onnx::ValueInfoProto> inputs;
+  for (const onnx::ValueInfoProto& input : graph.input()) {
+    if (!values.contains(input.name())) {
+      *inputs.Add() = input;
+    } else if (!set.contains(input.name())) {
+      assign(input.name(), graph.add_initializer());
+    }
+  }
+  graph.mutable_input()->Swap(&inputs);
+  std::string bytes;
+  if (model.ByteSizeLong() > INT32_MAX || !model.SerializeToString(&bytes)) {
+    return Error(Reason::kGraphTooLarge, "the model does not fit an ONNX file of 2 GiB");
+  }
+  return bytes;
+}
 
 absl::StatusOr<std::string> ExportOnnx(const Graph& graph, const ExportOptions& options) {
   return Exporter(graph, options).Run();

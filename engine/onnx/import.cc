@@ -54,7 +54,7 @@ class Importer {
                    absl::StrCat("the model has ", graph_.node_size(), " nodes, the limit is ",
                                 limits_.max_nodes, " (--max-nodes)"));
     }
-    GW_ASSIGN_OR_RETURN(nodes_, InlineFunctions(proto_, limits_.max_nodes));
+    GW_ASSIGN_OR_RETURN(nodes_, InlineFunctions(proto_, ops_, limits_.max_nodes));
     for (const onnx::TensorProto& init : graph_.initializer()) ReadInitializer(init);
     if (graph_.sparse_initializer_size() > 0) {
       problems_.Add(Reason::kInvalidModel, "model", "sparse initialisers are not supported");

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kMaxFunctionDepth = 16;
 
-std::string Domain(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
+std::string CanonicalDomain(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
 
 struct Pending {
   FlatNode node;
@@ -16,11 +16,12 @@ struct Pending {
 
 class Inliner {
  public:
-  Inliner(const onnx::ModelProto& model, int64_t max_nodes) : model_(model), max_nodes_(max_nodes) {
+  Inliner(const onnx::ModelProto& model, const OpRegistry& ops, int64_t max_nodes)
+      : model_(model), max_nodes_(max_nodes) {
     for (const onnx::FunctionProto& f : model.functions()) {
-      // Says to others what an op of ours computes.
-      if (f.domain() == "gradwire") continue;
-      functions_.emplace(std::pair(Domain(f.domain()), f.name()), &f);
+      // Says to others what an op of ours computes; and to us, where a later version wrote it.
+      if (f.domain() == "gradwire" && ops.KnowsOnnx(f.domain(), f.name())) continue;
+      functions_.emplace(std::pair(CanonicalDomain(f.domain()), f.name()), &f);
     }
   }
 
@@ -35,7 +36,7 @@ class Inliner {
       Pending top = std::move(stack.back());
       stack.pop_back();
       const onnx::NodeProto& node = *top.node.proto;
-      auto it = functions_.find(std::pair(Domain(node.domain()), node.op_type()));
+      auto it = functions_.find(std::pair(CanonicalDomain(node.domain()), node.op_type()));
       if (it == functions_.end()) {
         out.push_back(std::move(top.node));
       } else {
@@ -119,14 +120,14 @@ class Inliner {
 OpsetImports OpsetsOf(const google::protobuf::RepeatedPtrField<onnx::OperatorSetIdProto>& imports) {
   OpsetImports out;
   for (const onnx::OperatorSetIdProto& import : imports) {
-    out[Domain(import.domain())] = import.version();
+    out[CanonicalDomain(import.domain())] = import.version();
   }
   return out;
 }
 
 absl::StatusOr<std::vector<FlatNode>> InlineFunctions(const onnx::ModelProto& model,
-                                                      int64_t max_nodes) {
-  return Inliner(model, max_nodes).Run();
+                                                      const OpRegistry& ops, int64_t max_nodes) {
+  return Inliner(model, ops, max_nodes).Run();
 }
 
 }  // namespace gradwire

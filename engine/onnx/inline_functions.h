@@ -1,4 +1,5 @@
-// Local functions of a model, expanded: a flat list of nodes with unique value names.
+// Local functions of a model, expanded: a flat list of nodes with unique value names. Functions of
+// the domain "gradwire" that name an op of the table are not: the op is what they describe.
 #ifndef GRADWIRE_ENGINE_ONNX_INLINE_FUNCTIONS_H_
 #define GRADWIRE_ENGINE_ONNX_INLINE_FUNCTIONS_H_
 
@@ -7,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "engine/base/status.h"
+#include "engine/graph/op_def.h"
 #include "onnx/onnx.pb.h"
 
 namespace gradwire {
@@ -23,7 +25,7 @@ struct FlatNode {
 // Errors: GRAPH_TOO_LARGE above max_nodes; INVALID_MODEL for functions that contain themselves or
 // nest too deep, and for calls that do not match.
 absl::StatusOr<std::vector<FlatNode>> InlineFunctions(const onnx::ModelProto& model,
-                                                      int64_t max_nodes);
+                                                      const OpRegistry& ops, int64_t max_nodes);
 
 }  // namespace gradwire
 

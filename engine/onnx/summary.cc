@@ -92,7 +92,7 @@ absl::StatusOr<ModelSummary> SummarizeModel(const onnx::ModelProto& proto, const
                  absl::StrCat("the model has ", graph.node_size(), " nodes, the limit is ",
                               max_nodes, " (--max-nodes)"));
   }
-  GW_ASSIGN_OR_RETURN(const std::vector<FlatNode> nodes, InlineFunctions(proto, max_nodes));
+  GW_ASSIGN_OR_RETURN(const std::vector<FlatNode> nodes, InlineFunctions(proto, ops, max_nodes));
   ModelSummary out;
   absl::flat_hash_set<absl::string_view> parameters;
   for (const onnx::TensorProto& init : graph.initializer()) {

@@ -6,7 +6,7 @@ const OpRegistry& AllOps() {
   static const OpRegistry* const registry = [] {
     std::vector<const OpDef*> rows;
     for (auto* family : {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps,
-                         LinalgOps, ShapeOps, IndexingOps, RandomOps}) {
+                         LinalgOps, ConvOps, PoolOps, ShapeOps, IndexingOps, RandomOps}) {
       for (const OpDef* row : family()) rows.push_back(row);
     }
     return new OpRegistry(std::move(rows));

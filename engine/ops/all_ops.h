@@ -15,6 +15,8 @@ std::vector<const OpDef*> ActivationOps();
 std::vector<const OpDef*> ReductionOps();
 std::vector<const OpDef*> SoftmaxOps();
 std::vector<const OpDef*> LinalgOps();
+std::vector<const OpDef*> ConvOps();
+std::vector<const OpDef*> PoolOps();
 std::vector<const OpDef*> ShapeOps();
 std::vector<const OpDef*> IndexingOps();
 std::vector<const OpDef*> RandomOps();

@@ -63,15 +63,17 @@ const OpDef kExpm1Op = PointwiseOp<kFloating, 1>(
         }},
         .lowering = Pointwise{tiles::Expm1},
         .onnx = {{.name = "Expm1", .domain = "gradwire"}},
-        // 2 e^(x/2) sinh(x/2)
+        // tanh(x/2) (e^x + 1): exact at both ends, and of functions that runtimes have in DOUBLE.
         .onnx_function = R"(Expm1 (x) => (y) {
-          two = Constant <value_float: float = 2.0> ()
-          t = CastLike (two, x)
-          h = Div (x, t)
-          e = Exp (h)
-          s = Sinh (h)
-          es = Mul (e, s)
-          y = Mul (t, es)
+          half = Constant <value_float: float = 0.5> ()
+          one = Constant <value_float: float = 1.0> ()
+          h = CastLike (half, x)
+          i = CastLike (one, x)
+          xh = Mul (x, h)
+          t = Tanh (xh)
+          e = Exp (x)
+          ei = Add (e, i)
+          y = Mul (t, ei)
         })",
     });
 
@@ -98,14 +100,21 @@ const OpDef kLog1pOp = PointwiseOp<kFloating, 1>(
         }},
         .lowering = Pointwise{tiles::Log1p},
         .onnx = {{.name = "Log1p", .domain = "gradwire"}},
-        // 2 atanh(x / (x + 2))
+        // u = 1 + x, and log(u) corrected for what rounding took from x (Goldberg, "What every
+        // computer scientist should know about floating-point arithmetic", 1991, theorem 4).
         .onnx_function = R"(Log1p (x) => (y) {
-          two = Constant <value_float: float = 2.0> ()
-          t = CastLike (two, x)
-          d = Add (x, t)
+          one = Constant <value_float: float = 1.0> ()
+          i = CastLike (one, x)
+          u = Add (i, x)
+          d = Sub (u, i)
+          z = Sub (i, i)
+          lost = Equal (d, z)
+          kept = Equal (d, x)
           q = Div (x, d)
-          a = Atanh (q)
-          y = Mul (t, a)
+          r = Where (kept, i, q)
+          l = Log (u)
+          lr = Mul (l, r)
+          y = Where (lost, x, lr)
         })",
         .domain = {.low = -0.7, .high = 2},
     });

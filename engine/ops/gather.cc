@@ -209,6 +209,10 @@ const OpDef kGatherOp = {
 void ExportGatherGrad(NodeExport& n) {
   const auto axis = static_cast<int>(n.attrs.Int("axis"));
   const Shape& x = n.in_type(0).shape;
+  const Attrs zero = {{"value", Tensor({n.out_type().dtype, Shape({1})})}};
+  if (x.num_elements() == 0) {  // ONNX Runtime's Expand makes no dimension of 0
+    return n.Add("ConstantOfShape", {n.Ints(ToVector(n.out_type().shape.dims()))}, n.out(0), zero);
+  }
   const int64_t count = n.in_type(1).shape.num_elements();
   int64_t before = 1, after = 1;
   for (int d = 0; d < axis; ++d) before *= x[d];
@@ -218,8 +222,7 @@ void ExportGatherGrad(NodeExport& n) {
   const std::string column = n.Add("Reshape", {n.in(1), n.Ints({1, count, 1})}, as_given);
   const std::string indices = n.Add("Expand", {column, n.Ints({before, count, after})});
   const std::string zeros =
-      n.Add("ConstantOfShape", {n.Ints({before, n.attrs.Int("extent"), after})},
-            {{"value", Tensor({n.out_type().dtype, Shape({1})})}});
+      n.Add("ConstantOfShape", {n.Ints({before, n.attrs.Int("extent"), after})}, zero);
   const std::string sums = n.Add("ScatterElements", {zeros, indices, updates},
                                  {{"axis", int64_t{1}}, {"reduction", std::string("add")}});
   n.Add("Reshape", {sums, n.Ints(ToVector(n.out_type().shape))}, n.out(0), as_given);
@@ -255,6 +258,33 @@ ValueId ScatteredPlaces(NodeImport& n, ValueId indices, const Shape& data, int a
   return Where(b, inside, place, number(data.num_elements()));
 }
 
+// The indices along `axis` as a vector, where all else shares them; else kNoValue.
+ValueId SharedIndices(GraphBuilder& b, ValueId indices, int axis) {
+  const Shape shape = b.shape(indices);
+  const Node* expand = b.Producer(indices);
+  const ValueId column =
+      expand != nullptr && expand->op == &kExpandOp ? b.operands(*expand)[0] : indices;
+  const Shape in = b.shape(column);
+  const int at = axis - (shape.rank() - in.rank());
+  if (at < 0 || in[at] != shape[axis] || in.num_elements() != shape[axis]) return kNoValue;
+  return Reshape(b, column, {shape[axis]});
+}
+
+// The updates added up, in zeros of the shape of the data.
+ValueId ScatteredSums(NodeImport& n, int axis) {
+  GraphBuilder& b = n.b;
+  const Shape data = n.type(0).shape, indices = n.type(1).shape;
+  bool whole = true;
+  for (int d = 0; d < data.rank(); ++d) whole = whole && (d == axis || indices[d] == data[d]);
+  const ValueId shared = whole ? SharedIndices(b, n.in(1), axis) : kNoValue;
+  if (shared != kNoValue) return GatherGrad(b, n.in(2), shared, axis, data[axis]);
+  if (!IndicesFit(n, indices.num_elements())) return kNoValue;
+  const Shape flat({indices.num_elements()});
+  const ValueId places = Reshape(b, ScatteredPlaces(n, n.in(1), data, axis), flat);
+  const ValueId sums = GatherGrad(b, Reshape(b, n.in(2), flat), places, 0, data.num_elements());
+  return Reshape(b, sums, data);
+}
+
 std::vector<ValueId> ImportScatterElements(NodeImport& n) {
   if (!TakesInputs(n, 3, 3)) return {};
   GraphBuilder& b = n.b;
@@ -275,11 +305,12 @@ std::vector<ValueId> ImportScatterElements(NodeImport& n) {
                         " do not fit data ", data.ToString()));
     return {};
   }
-  if (!IndicesFit(n, indices.num_elements())) return {};
-  const Shape flat({indices.num_elements()});
-  const ValueId places = Reshape(b, ScatteredPlaces(n, n.in(1), data, axis), flat);
-  const ValueId sums = GatherGrad(b, Reshape(b, n.in(2), flat), places, 0, data.num_elements());
-  return {Add(b, n.in(0), Reshape(b, sums, data))};
+  const ValueId sums = ScatteredSums(n, axis);
+  if (sums == kNoValue) return {};
+  // Sums that began with 0 are never -0: adding them to 0 changes nothing.
+  const std::optional<double> known = b.UniformValue(n.in(0));
+  if (known && *known == 0 && !std::signbit(*known)) return {sums};
+  return {Add(b, n.in(0), sums)};
 }
 
 const OpDef kScatterElementsOp = {

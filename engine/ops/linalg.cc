@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "engine/base/checked.h"
 #include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
 #include "engine/ops/pointwise_row.h"
@@ -97,6 +98,11 @@ const OpDef kMatMulOp = {
                  .rhs = [](GraphBuilder& b, const NodeView& n,
                            ValueId g) { return MatMul(b, MatrixTranspose(b, n.in[0]), g); }},
     .lowering = Primitive{PrimitiveKind::kMatMul},
+    .flops =
+        [](const InferArgs& args, const TensorType& out) {
+          const Shape& lhs = args.in[0].shape;
+          return SaturatingMul(SaturatingMul(2, out.shape.num_elements()), lhs[lhs.rank() - 1]);
+        },
     .onnx = {{.name = "MatMul",
               .since = 1,
               .import = [](NodeImport& n) -> std::vector<ValueId> {

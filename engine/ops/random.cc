@@ -74,10 +74,7 @@ const OpDef kRandomUniformOp = {
     .infer = InferRandomUniform,
     .reference = RandomUniformReference,
     .derivative = Zero{},
-    .export_onnx =
-        [](NodeExport& n) {
-          n.Fail("random values have no ONNX form; use mode EVAL, in which a Dropout draws none");
-        },
+    .no_onnx_form = "random values have no ONNX form; use mode EVAL, in which a Dropout draws none",
     .domain = {.samples = {UniformSample(DType::kFloat), UniformSample(DType::kDouble)}},
 };
 

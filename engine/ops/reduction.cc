@@ -408,7 +408,14 @@ ValueId SumTo(GraphBuilder& b, ValueId x, const Shape& shape) {
   for (int d = 0; d < in.rank(); ++d) {
     if (d < lead || (shape[d - lead] == 1 && in[d] != 1)) axes.push_back(d);
   }
-  return Reshape(b, ReduceSum(b, x, axes), shape);
+  // One run of neighbouring dimensions after the other, the last first: no element has to move.
+  while (!axes.empty()) {
+    size_t first = axes.size() - 1;
+    while (first > 0 && axes[first - 1] + 1 == axes[first]) --first;
+    x = ReduceSum(b, x, Axes(axes.begin() + static_cast<std::ptrdiff_t>(first), axes.end()));
+    axes.resize(first);
+  }
+  return Reshape(b, x, shape);
 }
 
 std::vector<const OpDef*> ReductionOps() {

@@ -61,12 +61,20 @@ Workers::~Workers() { Stop(); }
 
 absl::Status Workers::Submit(Job job) {
   absl::MutexLock lock(&mutex_);
-  if (stopping_ || static_cast<int>(queue_.size()) >= options_.queue_limit) {
-    return Error(Reason::kQueueFull, absl::StrCat("too many calls are waiting: ", queue_.size(),
+  if (stopping_ || new_ >= options_.queue_limit) {
+    return Error(Reason::kQueueFull, absl::StrCat("too many calls are waiting: ", new_,
                                                   ", the limit is ", options_.queue_limit));
   }
-  queue_.push_back(std::move(job));
+  queue_.push_back({std::move(job), true});
+  ++new_;
   return absl::OkStatus();
+}
+
+bool Workers::Resume(Job job) {
+  absl::MutexLock lock(&mutex_);
+  if (stopping_) return false;
+  queue_.push_back({std::move(job), false});
+  return true;
 }
 
 void Workers::Stop() {
@@ -91,7 +99,8 @@ void Workers::Work() {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&ready));
       if (queue_.empty()) return;
-      job = std::move(queue_.front());
+      job = std::move(queue_.front().job);
+      new_ -= queue_.front().is_new;
       queue_.pop_front();
     }
     job(workspace);

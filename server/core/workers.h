@@ -57,7 +57,7 @@ class Workers {
   struct Options {
     int workers = 1;
     int cpus = 1;           // of the gate
-    int queue_limit = 256;  // jobs that wait
+    int queue_limit = 256;  // calls that wait
     Admission* admission = nullptr;
   };
   // Must not throw. The workspace is the worker's own; it is trimmed after the job.
@@ -66,8 +66,13 @@ class Workers {
   explicit Workers(const Options& options);
   ~Workers();  // Stop()
 
-  // Queues a job. QUEUE_FULL where the queue is full or Stop() was called; the job is then dropped.
+  // Queues a call's job. QUEUE_FULL where the queue is full or Stop() was called; the job is then
+  // dropped.
   absl::Status Submit(Job job);
+  // Queues the next job of a call whose first one was submitted, such as a stream's next message.
+  // It neither needs nor takes a place in the queue of the calls. False, and the job is dropped,
+  // where Stop() was called.
+  bool Resume(Job job);
   // Runs what is queued and joins the threads.
   void Stop();
 
@@ -80,7 +85,12 @@ class Workers {
   const Options options_;
   CpuGate gate_;
   absl::Mutex mutex_;
-  std::deque<Job> queue_ ABSL_GUARDED_BY(mutex_);
+  struct Queued {
+    Job job;
+    bool is_new;  // by Submit
+  };
+  std::deque<Queued> queue_ ABSL_GUARDED_BY(mutex_);
+  int new_ ABSL_GUARDED_BY(mutex_) = 0;  // in the queue
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;
 };

@@ -1,5 +1,6 @@
 #include "server/rpc/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -9,16 +10,19 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "gradwire/v1/dataset_service.grpc.pb.h"
 #include "gradwire/v1/gradient_service.grpc.pb.h"
 #include "gradwire/v1/graph_service.grpc.pb.h"
 #include "gradwire/v1/server_service.grpc.pb.h"
+#include "gradwire/v1/training_service.grpc.pb.h"
 #include "server/core/analysis_core.h"
 #include "server/core/gradient_core.h"
 #include "server/core/graph_store.h"
 #include "server/core/server_core.h"
+#include "server/core/training_core.h"
 #include "server/rpc/listen_address.h"
 #include "server/rpc/log.h"
-#include "server/rpc/unary.h"
+#include "server/rpc/service.h"
 #include "server/store/blob_store.h"
 #include "server/store/file_system.h"
 #include "server/store/store.h"
@@ -27,9 +31,11 @@ namespace gradwire::rpc {
 namespace {
 
 using server::AnalysisCore;
+using server::DatasetCore;
 using server::GradientCore;
 using server::GraphStore;
 using server::ServerCore;
+using server::TrainingCore;
 
 constexpr int kKeepaliveMs = 30'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
@@ -44,6 +50,7 @@ ServerOptions WithDefaults(ServerOptions options) {
   if (options.memory_limit_bytes == 0) options.memory_limit_bytes = server::DefaultMemoryLimit();
   if (options.workers == 0) options.workers = std::max(2, cpus);
   if (options.threads == 0) options.threads = cpus;
+  if (options.max_running_jobs == 0) options.max_running_jobs = std::max(1, cpus / options.threads);
   return options;
 }
 
@@ -128,6 +135,9 @@ struct Server::State {
         }),
         graphs(&engine, data.store.get(), data.blobs.get()),
         analysis(&engine, &graphs),
+        datasets(data.store.get(), data.blobs.get(),
+                 options.data_dir.empty() ? "" : options.data_dir + "/uploads",
+                 [this](int64_t bytes) { return Reserve(bytes, "the data set"); }),
         gradient_core(&engine, {.max_message_bytes = options.max_message_bytes, .graphs = &graphs}),
         server_core(&engine, {.max_message_bytes = options.max_message_bytes,
                               .memory_limit_bytes = options.memory_limit_bytes,
@@ -139,31 +149,69 @@ struct Server::State {
                  .cpus = std::max(server::AvailableCpus(), options.threads),
                  .queue_limit = options.queue_limit,
                  .admission = &admission}),
+        shared_by_jobs{&engine,
+                       data.store.get(),
+                       data.blobs.get(),
+                       &datasets,
+                       &watchers,
+                       [this](int64_t bytes) { return Reserve(bytes, "the job"); },
+                       [this](int threads) -> std::shared_ptr<void> {
+                         return std::make_shared<server::CpuGate::Claim>(workers.gate(), threads);
+                       }},
+        jobs(shared_by_jobs, {.max_running = options.max_running_jobs}),
+        dataset_core(&datasets),
+        training_core(&jobs, &graphs),
         environment{&admission, &workers, &in_flight, options.max_message_bytes} {
     AddServices();
   }
 
   // A row an rpc.
   void AddServices() {
-    UnaryService& gradient = AddService(v1::GradientService::service_full_name());
+    Service& gradient = AddService(v1::GradientService::service_full_name());
     gradient.Add("Evaluate", &gradient_core, &GradientCore::Evaluate);
     gradient.Add("ComputeGradient", &gradient_core, &GradientCore::ComputeGradient);
     gradient.Add("ComputeVjp", &gradient_core, &GradientCore::ComputeVjp);
     gradient.Add("ComputeJvp", &gradient_core, &GradientCore::ComputeJvp);
     gradient.Add("ComputeHvp", &gradient_core, &GradientCore::ComputeHvp);
-    UnaryService& graph = AddService(v1::GraphService::service_full_name());
+    Service& graph = AddService(v1::GraphService::service_full_name());
     graph.Add("CreateGraph", &graphs, &GraphStore::CreateGraph);
     graph.Add("GetGraph", &graphs, &GraphStore::GetGraph);
     graph.Add("ListGraphs", &graphs, &GraphStore::ListGraphs);
     graph.Add("DeleteGraph", &graphs, &GraphStore::DeleteGraph);
     graph.Add("AnalyzeGraph", &analysis, &AnalysisCore::AnalyzeGraph);
-    UnaryService& server = AddService(v1::ServerService::service_full_name());
+    Service& dataset = AddService(v1::DatasetService::service_full_name());
+    dataset.Add("CreateDataset", &dataset_core, &DatasetCore::CreateDataset);
+    dataset.Add("AppendDataset", &dataset_core, &DatasetCore::AppendDataset);
+    dataset.Add("SealDataset", &dataset_core, &DatasetCore::SealDataset);
+    dataset.Add("GetDataset", &dataset_core, &DatasetCore::GetDataset);
+    dataset.Add("ListDatasets", &dataset_core, &DatasetCore::ListDatasets);
+    dataset.Add("DeleteDataset", &dataset_core, &DatasetCore::DeleteDataset);
+    Service& training = AddService(v1::TrainingService::service_full_name());
+    training.Add("CreateTrainingJob", &training_core, &TrainingCore::CreateTrainingJob);
+    training.Add("GetTrainingJob", &training_core, &TrainingCore::GetTrainingJob);
+    training.Add("ListTrainingJobs", &training_core, &TrainingCore::ListTrainingJobs);
+    training.Add("DeleteTrainingJob", &training_core, &TrainingCore::DeleteTrainingJob);
+    training.Add("CancelTrainingJob", &training_core, &TrainingCore::CancelTrainingJob);
+    training.Add("PauseTrainingJob", &training_core, &TrainingCore::PauseTrainingJob);
+    training.Add("ResumeTrainingJob", &training_core, &TrainingCore::ResumeTrainingJob);
+    training.Add("WatchTrainingJob", &training_core, &TrainingCore::WatchTrainingJob);
+    training.Add("QueryMetrics", &training_core, &TrainingCore::QueryMetrics);
+    training.Add("EstimateTrainingJob", &training_core, &TrainingCore::EstimateTrainingJob);
+    training.Add("ListCheckpoints", &training_core, &TrainingCore::ListCheckpoints);
+    training.Add("DownloadCheckpoint", &training_core, &TrainingCore::DownloadCheckpoint);
+    training.Add("ExportModel", &training_core, &TrainingCore::ExportModel);
+    Service& server = AddService(v1::ServerService::service_full_name());
     server.Add("GetCapabilities", &server_core, &ServerCore::GetCapabilities);
   }
-  UnaryService& AddService(const char* name) {
-    return *services.emplace_back(std::make_unique<UnaryService>(&environment, name));
+  Service& AddService(const char* name) {
+    return *services.emplace_back(std::make_unique<Service>(&environment, name));
   }
 
+  // Held as long as the result lives.
+  absl::StatusOr<std::shared_ptr<void>> Reserve(int64_t bytes, const char* what) {
+    GW_ASSIGN_OR_RETURN(server::Reservation memory, admission.Reserve(bytes, what));
+    return std::make_shared<server::Reservation>(std::move(memory));
+  }
   absl::Status Listen(const std::vector<ListenAddress>& listen);
   void SetServing(bool serving) {
     grpc::HealthCheckServiceInterface* health = grpc_server->GetHealthCheckService();
@@ -177,12 +225,18 @@ struct Server::State {
   Engine engine;
   GraphStore graphs;
   AnalysisCore analysis;
+  jobs::Datasets datasets;
+  jobs::Watchers watchers;
   GradientCore gradient_core;
   ServerCore server_core;
   InFlight in_flight;
   server::Workers workers;
+  const jobs::Shared shared_by_jobs;
+  jobs::Jobs jobs;
+  DatasetCore dataset_core;
+  TrainingCore training_core;
   const Environment environment;
-  std::vector<std::unique_ptr<UnaryService>> services;
+  std::vector<std::unique_ptr<Service>> services;
   std::vector<std::string> addresses;
   std::unique_ptr<grpc::Server> grpc_server;
 };
@@ -214,6 +268,10 @@ Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
   GW_RETURN_IF_ERROR(CheckOptions(options));
   GW_ASSIGN_OR_RETURN(const std::vector<ListenAddress> listen, ParseAddresses(options));
+  // gRPC stays up as long as the process: shutting it down with the last server may wait 10 s for a
+  // poller that still looks after a large write.
+  static const int up = (grpc_init(), 0);
+  (void)up;
   // Both are global to gRPC, and must come before the first server.
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -222,6 +280,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   for (const std::string& kernel : state->engine.self_check().declined) {
     Log(LogLevel::kWarning, "kernel declined", {{"kernel", kernel}});
   }
+  GW_RETURN_IF_ERROR(state->jobs.TakeUp());
   GW_RETURN_IF_ERROR(state->Listen(listen));
   for (const std::string& address : state->addresses) {
     Log(LogLevel::kInfo, "listening",
@@ -254,6 +313,7 @@ void Server::Stop() {
     state_->in_flight.CancelAll();
     state_->in_flight.WaitUntilEmpty(absl::Now() + kShutdownGrace);
   }
+  state_->jobs.Stop();
   // Workers first: a call that is still being computed would keep Shutdown waiting.
   state_->workers.Stop();
   state_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownGrace));

@@ -38,6 +38,7 @@ struct ServerOptions {
   int64_t max_nodes = 200'000;                       // of a graph
   int workers = 0;                                   // computing threads; 0: one a CPU, at least 2
   int threads = 0;                                   // team of a large Program; 0: one a CPU
+  int max_running_jobs = 0;                          // side by side; 0: as many as have their team
   int queue_limit = 256;                             // calls that wait for a worker
   absl::Duration drain_timeout = absl::Seconds(30);  // for calls that run when Stop() is called
   EngineOptions::SelfCheck self_check = EngineOptions::SelfCheck::kAuto;
@@ -58,8 +59,9 @@ class Server {
   const ServerOptions& options() const;
   Engine& engine();
 
-  // Health says NOT_SERVING, new calls get DRAINING, running ones have until drain_timeout; what is
-  // left is cancelled and answered with DRAINING. Returns when every thread of ours has ended.
+  // Health says NOT_SERVING, new calls and streams that wait get DRAINING, running ones have until
+  // drain_timeout; what is left is cancelled and answered with DRAINING. Returns when every thread
+  // of ours has ended.
   void Stop();
 
  private:

@@ -1,8 +1,5 @@
 // The shell around every unary rpc: admission, deadline and cancellation, the choice of a thread,
-// and status and reply on the way back. An rpc is a row:
-//
-//   auto service = std::make_unique<UnaryService>(&environment, "gradwire.v1.GradientService");
-//   service->Add("Evaluate", &core, &GradientCore::Evaluate);
+// and status and reply on the way back. service.h makes an rpc of it.
 //
 // Requests arrive as raw bytes, so that they are admitted before they are parsed, large ones are
 // parsed by a worker, and malformed ones get a reason.
@@ -10,32 +7,18 @@
 #define GRADWIRE_SERVER_RPC_UNARY_H_
 
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/impl/codegen/server_callback_handlers.h>
-#include <grpcpp/impl/service_type.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
-#include <deque>
-#include <functional>
 #include <string>
+#include <utility>
 
 #include "google/protobuf/arena.h"
 #include "server/core/call.h"
-#include "server/rpc/in_flight.h"
+#include "server/rpc/call_shell.h"
 #include "server/rpc/wire.h"
 
 namespace gradwire::rpc {
-
-// What all calls of a server share.
-struct Environment {
-  server::Admission* admission;
-  server::Workers* workers;
-  InFlight* in_flight;
-  int64_t max_message_bytes;
-};
-
-// absl::Status -> grpc::Status with google.rpc.Status as details.
-grpc::Status ToGrpc(const absl::Status& status);
 
 // One call, from its arrival to OnDone, when gRPC lets go of it. It may be cancelled at any moment:
 // OnDone comes only after Finish, and Finish is the last thing that a worker does with it.
@@ -55,25 +38,17 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   google::protobuf::Arena& arena() { return arena_; }
 
  private:
-  void OnCancel() override { cancel_.Cancel(); }
+  void OnCancel() override { shell_.cancel().Cancel(); }
   void OnDone() override;
   // On the thread that received the call where it is small and quick, else on a worker.
   absl::Status Dispatch(bool* finished);
   void RunAndFinish(server::Workspace& workspace, server::CpuGate* gate);
   absl::Status ParseOnce();
-  absl::Status SerializeResponse();
   void FinishWith(absl::Status status);
-  void LogCall(const absl::Status& status) const;
 
-  const Environment& environment_;
-  const std::string& method_;
-  grpc::CallbackServerContext* const context_;
+  CallShell shell_;
   grpc::ByteBuffer* const request_bytes_;
   grpc::ByteBuffer* const response_bytes_;
-  const int64_t request_size_;
-  CancelToken cancel_;
-  server::Call call_;
-  bool entered_ = false;
   bool parsed_ = false;
   alignas(16) char arena_block_[2048];
   google::protobuf::Arena arena_;
@@ -110,34 +85,6 @@ class TypedUnaryCall final : public UnaryCall {
   const Method run_;
   Request* const request_;
   Response* const response_;
-};
-
-// A gRPC service made of unary rpcs. Rows are added before the server starts.
-class UnaryService : public grpc::Service {
- public:
-  // `environment` outlives the service. `name` is the service's full name.
-  UnaryService(const Environment* environment, std::string name)
-      : environment_(*environment), name_(std::move(name)) {}
-
-  const std::string& name() const { return name_; }
-
-  template <typename Core, typename Request, typename Response>
-  void Add(const std::string& rpc, Core* core,
-           absl::Status (Core::*method)(const Request&, Response*, server::Call&)) {
-    AddHandler(rpc, [core, method](auto&&... args) -> UnaryCall* {
-      return new TypedUnaryCall<Core, Request, Response>(core, method, args...);
-    });
-  }
-
- private:
-  using MakeCall = std::function<UnaryCall*(const Environment&, const std::string& method,
-                                            grpc::CallbackServerContext*, const grpc::ByteBuffer*,
-                                            grpc::ByteBuffer*)>;
-  void AddHandler(const std::string& rpc, MakeCall make);
-
-  const Environment& environment_;
-  const std::string name_;
-  std::deque<std::string> methods_;  // "/service/rpc"; gRPC keeps pointers to them
 };
 
 }  // namespace gradwire::rpc

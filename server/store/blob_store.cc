@@ -1,23 +1,32 @@
 #include "server/store/blob_store.h"
 
-#include <openssl/sha.h>
+#include <openssl/evp.h>
 
 #include <algorithm>
-#include <utility>
+#include <cstdlib>
+#include <iterator>
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status.h"
 #include "server/store/file_system.h"
-#include "server/store/store.h"
 
 namespace gradwire::store {
 namespace {
 
+constexpr size_t kDigestBytes = 32;
+constexpr size_t kFolderDigits = 2;
+
+EVP_MD_CTX* AsEvp(void* context) { return static_cast<EVP_MD_CTX*>(context); }
+
+// OpenSSL fails here only where it has no memory, or was built without SHA-256.
+void Require(int ok) {
+  if (ok != 1) std::abort();
+}
+
 class MemoryBlob final : public Blob {
  public:
-  explicit MemoryBlob(absl::string_view bytes) : bytes_(bytes) {}
+  explicit MemoryBlob(std::string bytes) : bytes_(std::move(bytes)) {}
   absl::string_view bytes() const override { return bytes_; }
 
  private:
@@ -33,148 +42,201 @@ class FileBlob final : public Blob {
   const std::unique_ptr<MappedFile> file_;
 };
 
+absl::Status NoBlob(const std::string& digest) {
+  return Error(Reason::kNotFound, absl::StrCat("there is no blob ", digest.substr(0, 64)));
+}
+
+// By reading: a bad sector is then an error, where touching a mapping would be a signal.
+absl::StatusOr<std::string> DigestOfFile(const std::string& path) {
+  Sha256 sha;
+  GW_RETURN_IF_ERROR(ReadFile(path, [&sha](absl::string_view piece) { sha.Update(piece); }));
+  return sha.Finish();
+}
+
 }  // namespace
 
+Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
+  Require(context_ != nullptr && EVP_DigestInit_ex(AsEvp(context_), EVP_sha256(), nullptr));
+}
+
+Sha256::~Sha256() { EVP_MD_CTX_free(AsEvp(context_)); }
+
+void Sha256::Update(absl::string_view bytes) {
+  Require(EVP_DigestUpdate(AsEvp(context_), bytes.data(), bytes.size()));
+}
+
+std::string Sha256::Finish() {
+  unsigned char digest[kDigestBytes];
+  Require(EVP_DigestFinal_ex(AsEvp(context_), digest, nullptr));
+  return absl::BytesToHexString({reinterpret_cast<const char*>(digest), sizeof(digest)});
+}
+
 std::string BlobDigest(absl::string_view bytes) {
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), digest);
-  return absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<const char*>(digest), sizeof(digest)));
+  Sha256 sha;
+  sha.Update(bytes);
+  return sha.Finish();
 }
 
 bool IsBlobDigest(absl::string_view text) {
-  return text.size() == 2 * SHA256_DIGEST_LENGTH &&
-         std::all_of(text.begin(), text.end(),
-                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  return text.size() == 2 * kDigestBytes && std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
 }
 
 absl::StatusOr<std::unique_ptr<BlobStore>> BlobStore::Open(const std::string& dir) {
   std::unique_ptr<BlobStore> blobs(new BlobStore(dir));
   if (dir.empty()) return blobs;
   GW_RETURN_IF_ERROR(MakeDirectories(dir));
+  // Whoever made a folder in it may have died before this.
+  GW_RETURN_IF_ERROR(SyncDirectory(dir));
   GW_ASSIGN_OR_RETURN(const std::vector<std::string> folders, ListDirectory(dir));
   for (const std::string& folder : folders) {
-    if (folder.size() != 2) continue;
-    const std::string path = absl::StrCat(dir, "/", folder);
-    GW_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(path));
-    for (const std::string& name : names) {
-      if (absl::StartsWith(name, "tmp-")) {
-        GW_RETURN_IF_ERROR(RemoveFile(absl::StrCat(path, "/", name)));
-      }
-    }
+    if (folder.size() != kFolderDigits) continue;
+    GW_RETURN_IF_ERROR(RemoveUnfinishedWrites(absl::StrCat(dir, "/", folder)));
   }
   return blobs;
 }
 
+std::string BlobStore::FolderOf(const std::string& digest) const {
+  return absl::StrCat(dir_, "/", digest.substr(0, kFolderDigits));
+}
+
 std::string BlobStore::PathOf(const std::string& digest) const {
-  return absl::StrCat(dir_, "/", digest.substr(0, 2), "/", digest);
+  return absl::StrCat(FolderOf(digest), "/", digest);
 }
 
-absl::StatusOr<bool> BlobStore::Has(const std::string& digest) {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (in_memory()) return in_memory_.count(digest) > 0;
+// One at a time: a folder that another thread makes is there before it is safe from a crash.
+absl::Status BlobStore::MakeFolderOf(const std::string& digest) {
+  absl::MutexLock lock(&folders_);
+  return MakeDirectories(FolderOf(digest));
+}
+
+void BlobStore::SetVerified(const std::string& digest, bool verified) {
+  absl::MutexLock lock(&mutex_);
+  if (verified) {
+    verified_.insert(digest);
+  } else {
+    verified_.erase(digest);
   }
-  GW_ASSIGN_OR_RETURN(const bool exists, FileExists(PathOf(digest)));
-  // A damaged one is replaced.
-  return exists && Get(digest).ok();
 }
 
-absl::StatusOr<std::string> BlobStore::Put(absl::string_view bytes) {
-  const std::string digest = BlobDigest(bytes);
+absl::StatusOr<bool> BlobStore::IsKept(const std::string& digest) {
+  GW_ASSIGN_OR_RETURN(const bool exists, Has(digest));
+  if (!exists) return false;
+  const absl::Status status = Get(digest).status();
+  if (HasReason(status, Reason::kCorruptData) || HasReason(status, Reason::kNotFound)) return false;
+  GW_RETURN_IF_ERROR(status);
+  // Another thread may have moved it here just now, or failed to sync the folder.
+  GW_RETURN_IF_ERROR(SyncDirectory(FolderOf(digest)));
+  return true;
+}
+
+absl::StatusOr<std::string> BlobStore::Put(absl::Span<const absl::string_view> pieces) {
+  Sha256 sha;
+  for (const absl::string_view piece : pieces) sha.Update(piece);
+  const std::string digest = sha.Finish();
   if (in_memory()) {
+    std::string bytes;
+    for (const absl::string_view piece : pieces) bytes.append(piece.data(), piece.size());
     absl::MutexLock lock(&mutex_);
     auto& blob = in_memory_[digest];
-    if (blob == nullptr) blob = std::make_shared<MemoryBlob>(bytes);
+    if (blob == nullptr) blob = std::make_shared<MemoryBlob>(std::move(bytes));
     return digest;
   }
-  GW_ASSIGN_OR_RETURN(const bool known, Has(digest));
-  if (known) return digest;
-  const std::string path = PathOf(digest);
-  GW_RETURN_IF_ERROR(MakeDirectories(path.substr(0, path.rfind('/'))));
-  GW_RETURN_IF_ERROR(WriteFileDurably(path, bytes));
-  absl::MutexLock lock(&mutex_);
-  verified_.insert(digest);
+  GW_ASSIGN_OR_RETURN(const bool kept, IsKept(digest));
+  if (kept) return digest;
+  GW_RETURN_IF_ERROR(MakeFolderOf(digest));
+  GW_RETURN_IF_ERROR(WriteFileDurably(PathOf(digest), pieces));
+  SetVerified(digest, true);
   return digest;
 }
 
 absl::StatusOr<std::string> BlobStore::Adopt(const std::string& path) {
-  GW_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
-  const std::string digest = BlobDigest(file->bytes());
-  GW_ASSIGN_OR_RETURN(const bool known, Has(digest));
-  if (known) {
-    GW_RETURN_IF_ERROR(RemoveFile(path));
-    return digest;
+  if (in_memory()) {
+    std::string bytes;
+    GW_RETURN_IF_ERROR(ReadFile(
+        path, [&bytes](absl::string_view piece) { bytes.append(piece.data(), piece.size()); }));
+    return Put(bytes);
   }
-  const std::string place = PathOf(digest);
-  GW_RETURN_IF_ERROR(MakeDirectories(place.substr(0, place.rfind('/'))));
-  GW_RETURN_IF_ERROR(MoveFileDurably(path, place));
-  absl::MutexLock lock(&mutex_);
-  verified_.insert(digest);
+  GW_ASSIGN_OR_RETURN(const std::string digest, DigestOfFile(path));
+  GW_ASSIGN_OR_RETURN(const bool kept, IsKept(digest));
+  if (kept) return digest;
+  GW_RETURN_IF_ERROR(MakeFolderOf(digest));
+  GW_RETURN_IF_ERROR(LinkFileDurably(path, PathOf(digest)));
+  SetVerified(digest, true);
   return digest;
 }
 
-absl::StatusOr<std::shared_ptr<const Blob>> BlobStore::Get(const std::string& digest) {
-  if (!IsBlobDigest(digest)) return Error(Reason::kNotFound, "that is no digest of a blob");
+absl::Status BlobStore::CheckDigest(const std::string& digest) {
+  const absl::StatusOr<std::string> found = DigestOfFile(PathOf(digest));
+  if (HasReason(found.status(), Reason::kNotFound)) return NoBlob(digest);
+  GW_RETURN_IF_ERROR(found.status());
+  SetVerified(digest, *found == digest);
+  if (*found == digest) return absl::OkStatus();
+  return Error(Reason::kCorruptData,
+               absl::StrCat(PathOf(digest), ": the file is damaged: its SHA-256 is ", *found,
+                            ", expected ", digest));
+}
+
+absl::StatusOr<std::shared_ptr<const Blob>> BlobStore::Get(const std::string& digest,
+                                                           Verify verify) {
+  if (!IsBlobDigest(digest)) return NoBlob(digest);
   bool verified;
   {
     absl::MutexLock lock(&mutex_);
     if (in_memory()) {
       const auto found = in_memory_.find(digest);
-      if (found != in_memory_.end()) return found->second;
-      return Error(Reason::kNotFound, absl::StrCat("there is no blob ", digest));
+      if (found == in_memory_.end()) return NoBlob(digest);
+      return found->second;
     }
-    verified = verified_.count(digest) > 0;
+    verified = verify == Verify::kOnce && verified_.contains(digest);
   }
-  GW_ASSIGN_OR_RETURN(auto file, MappedFile::Open(PathOf(digest)));
-  if (!verified) {
-    const std::string found = BlobDigest(file->bytes());
-    if (found != digest) {
-      return Error(Reason::kCorruptData, absl::StrCat(PathOf(digest),
-                                                      ": the file is damaged: its "
-                                                      "SHA-256 is ",
-                                                      found, ", expected ", digest));
-    }
-    absl::MutexLock lock(&mutex_);
-    verified_.insert(digest);
-  }
-  return std::make_shared<FileBlob>(std::move(file));
+  if (!verified) GW_RETURN_IF_ERROR(CheckDigest(digest));
+  auto file = MappedFile::Open(PathOf(digest));
+  if (HasReason(file.status(), Reason::kNotFound)) return NoBlob(digest);
+  GW_RETURN_IF_ERROR(file.status());
+  return std::make_shared<FileBlob>(*std::move(file));
+}
+
+absl::StatusOr<bool> BlobStore::Has(const std::string& digest) const {
+  if (!IsBlobDigest(digest)) return false;
+  if (!in_memory()) return FileExists(PathOf(digest));
+  absl::MutexLock lock(&mutex_);
+  return in_memory_.count(digest) > 0;
 }
 
 absl::Status BlobStore::Delete(const std::string& digest) {
+  GW_ASSIGN_OR_RETURN(const bool exists, Has(digest));
+  if (!exists) return absl::OkStatus();
+  SetVerified(digest, false);
+  if (!in_memory()) return RemoveFile(PathOf(digest));
   absl::MutexLock lock(&mutex_);
   in_memory_.erase(digest);
-  verified_.erase(digest);
-  if (in_memory() || !IsBlobDigest(digest)) return absl::OkStatus();
-  return RemoveFile(PathOf(digest));
+  return absl::OkStatus();
+}
+
+absl::Status BlobStore::DeleteUnused(const std::string& digest,
+                                     absl::FunctionRef<absl::StatusOr<bool>()> used) {
+  absl::WriterMutexLock lock(&in_use_);
+  GW_ASSIGN_OR_RETURN(const bool is_used, used());
+  return is_used ? absl::OkStatus() : Delete(digest);
 }
 
 absl::StatusOr<std::vector<std::string>> BlobStore::List() const {
   std::vector<std::string> out;
   if (in_memory()) {
-    absl::MutexLock lock(const_cast<absl::Mutex*>(&mutex_));
+    absl::MutexLock lock(&mutex_);
     for (const auto& [digest, blob] : in_memory_) out.push_back(digest);
     return out;
   }
   GW_ASSIGN_OR_RETURN(const std::vector<std::string> folders, ListDirectory(dir_));
   for (const std::string& folder : folders) {
-    if (folder.size() != 2) continue;
+    if (folder.size() != kFolderDigits) continue;
     GW_ASSIGN_OR_RETURN(const auto names, ListDirectory(absl::StrCat(dir_, "/", folder)));
-    for (const std::string& name : names) {
-      if (IsBlobDigest(name)) out.push_back(name);
-    }
+    std::copy_if(names.begin(), names.end(), std::back_inserter(out),
+                 [](const std::string& name) { return IsBlobDigest(name); });
   }
   return out;
-}
-
-absl::Status DeleteUnused(Store& store, BlobStore& blobs, const std::string& digest) {
-  absl::WriterMutexLock lock(&blobs.in_use_);
-  bool used = true;
-  GW_RETURN_IF_ERROR(store.Read([&](Store::Snapshot& snapshot) -> absl::Status {
-    GW_ASSIGN_OR_RETURN(used, snapshot.UsesBlob(digest));
-    return absl::OkStatus();
-  }));
-  return used ? absl::OkStatus() : blobs.Delete(digest);
 }
 
 }  // namespace gradwire::store

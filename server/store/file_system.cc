@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -11,227 +10,247 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
-#include "absl/synchronization/mutex.h"
 #include "engine/base/status.h"
+#include "server/store/failpoints.h"
 
 namespace gradwire::store {
 namespace {
 
-constexpr const char* kPoints[] = {"write", "fsync", "rename", "dirsync"};
+constexpr char kUnfinished[] = "tmp-";
+constexpr size_t kMaxWriteBytes = size_t{1} << 20;
+constexpr size_t kReadBytes = size_t{256} << 10;
 
 absl::Status SystemError(int error, absl::string_view what, absl::string_view path) {
-  const std::string message = absl::StrCat(what, " ", path, ": ", std::strerror(error));
-  switch (error) {
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-      return Error(Reason::kDiskFull, message);
-    case ENOENT:
-      return Error(Reason::kNotFound, message);
-    default:
-      return absl::InternalError(message);
-  }
+  const std::string message = absl::StrCat("cannot ", what, " ", path, ": ", std::strerror(error));
+  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
+  return full ? Error(Reason::kDiskFull, message) : absl::InternalError(message);
 }
 
-// ---- Failpoints.
-
-struct Failpoint {
-  std::string point;
-  std::string kind;
-  int64_t first = 1;
-  bool and_after = false;
-  int64_t hits = 0;
-};
-
-struct FailpointTable {
-  std::atomic<bool> any{false};
-  absl::Mutex mutex;
-  std::vector<Failpoint> entries ABSL_GUARDED_BY(mutex);
-};
-FailpointTable& Table() {
-  static FailpointTable& table = *[] {
-    auto* made = new FailpointTable();
-    return made;
-  }();
-  return table;
+absl::Status ReadError(int error, absl::string_view what, absl::string_view path) {
+  if (error != ENOENT) return SystemError(error, what, path);
+  return Error(Reason::kNotFound, absl::StrCat("there is no file ", path));
 }
-
-void ReadEnvironmentOnce() {
-  static const bool read = [] {
-    if (const char* spec = std::getenv("GRADWIRE_FAILPOINTS")) SetFailpoints(spec).IgnoreError();
-    return true;
-  }();
-  (void)read;
-}
-
-// 0, or the error that the test wants here.
-int Hit(absl::string_view point) {
-  ReadEnvironmentOnce();
-  FailpointTable& table = Table();
-  if (!table.any.load(std::memory_order_relaxed)) return 0;
-  absl::MutexLock lock(&table.mutex);
-  for (Failpoint& f : table.entries) {
-    if (f.point != point) continue;
-    ++f.hits;
-    if (f.hits != f.first && !(f.and_after && f.hits > f.first)) continue;
-    if (f.kind == "kill") raise(SIGKILL);
-    return f.kind == "enospc" ? ENOSPC : EIO;
-  }
-  return 0;
-}
-
-// ---- System calls.
 
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(other.Release()) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
   ~Descriptor() {
     if (fd_ >= 0) close(fd_);
   }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
+  bool ok() const { return fd_ >= 0; }
+  int Release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
 };
 
-int OpenRetrying(const std::string& path, int flags) {
+// Neither a link nor, where somebody has put one there, a pipe that would block.
+Descriptor OpenAt(int dir, const std::string& name, int flags) {
   int fd;
   do {
-    fd = open(path.c_str(), flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+    fd = openat(dir, name.c_str(), flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
   } while (fd < 0 && errno == EINTR);
-  return fd;
+  struct stat info;
+  if (fd >= 0 && (flags & O_DIRECTORY) == 0 && fstat(fd, &info) == 0 && !S_ISREG(info.st_mode)) {
+    close(fd);
+    fd = -1;
+    errno = EINVAL;
+  }
+  return Descriptor(fd);
 }
 
-absl::Status WriteAllAt(int fd, int64_t offset, absl::string_view bytes, absl::string_view path) {
+// A folder that is open, and the name of a file in it.
+struct Place {
+  Descriptor dir;
+  std::string dir_path;
+  std::string name;
+};
+
+using MakeError = absl::Status (*)(int error, absl::string_view what, absl::string_view path);
+
+absl::StatusOr<Place> PlaceOf(const std::string& path, MakeError make_error = SystemError) {
+  const size_t slash = path.rfind('/');
+  const std::string dir =
+      slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
+  Place place{OpenAt(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY), dir, path.substr(slash + 1)};
+  if (!place.dir.ok()) return make_error(errno, "open the folder", dir);
+  return place;
+}
+
+absl::StatusOr<Descriptor> OpenToRead(const std::string& path) {
+  GW_ASSIGN_OR_RETURN(const Place place, PlaceOf(path, ReadError));
+  Descriptor file = OpenAt(place.dir.get(), place.name, O_RDONLY);
+  if (!file.ok()) return ReadError(errno, "open", path);
+  return file;
+}
+
+absl::StatusOr<int64_t> SizeOf(int fd, const std::string& path) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return SystemError(errno, "look at", path);
+  return static_cast<int64_t>(info.st_size);
+}
+
+absl::Status WriteAll(int fd, int64_t offset, absl::string_view bytes, Failpoint point,
+                      const std::string& path) {
   while (!bytes.empty()) {
-    if (const int error = Hit("write")) return SystemError(error, "cannot write", path);
-    const ssize_t n = pwrite(fd, bytes.data(), bytes.size(), offset);
+    if (const int error = HitFailpoint(point)) return SystemError(error, "write", path);
+    const ssize_t n = pwrite(fd, bytes.data(), std::min(bytes.size(), kMaxWriteBytes), offset);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemError(errno, "cannot write", path);
+    if (n < 0) return SystemError(errno, "write", path);
     bytes.remove_prefix(static_cast<size_t>(n));
     offset += n;
   }
   return absl::OkStatus();
 }
 
-absl::Status SyncDescriptor(int fd, const char* point, absl::string_view path) {
-  if (const int error = Hit(point)) return SystemError(error, "cannot sync", path);
-  if (fsync(fd) != 0) return SystemError(errno, "cannot sync", path);
-  return absl::OkStatus();
+absl::Status SyncDescriptor(int fd, const std::string& path) {
+  return fsync(fd) == 0 ? absl::OkStatus() : SystemError(errno, "sync", path);
+}
+absl::Status SyncDescriptor(int fd, Failpoint point, const std::string& path) {
+  if (const int error = HitFailpoint(point)) return SystemError(error, "sync", path);
+  return SyncDescriptor(fd, path);
 }
 
-std::string DirectoryOf(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
-}
-
-absl::Status SyncDirectory(const std::string& path) {
-  const Descriptor dir(OpenRetrying(path, O_RDONLY | O_DIRECTORY));
-  if (dir.get() < 0) return SystemError(errno, "cannot open", path);
-  return SyncDescriptor(dir.get(), "dirsync", path);
-}
-
-absl::Status Rename(const std::string& from, const std::string& to) {
-  if (const int error = Hit("rename")) return SystemError(error, "cannot move to", to);
-  if (rename(from.c_str(), to.c_str()) != 0) return SystemError(errno, "cannot move to", to);
-  return SyncDirectory(DirectoryOf(to));
-}
-
-std::string TemporaryPath(const std::string& path) {
+std::string NextUnfinishedName() {
   static std::atomic<int64_t> count{0};
-  return absl::StrCat(DirectoryOf(path), "/tmp-", getpid(), "-", count.fetch_add(1));
+  return absl::StrCat(kUnfinished, getpid(), "-", count.fetch_add(1));
+}
+
+// Makes a file under another name with `make`, which returns false and sets errno where it cannot,
+// and puts it in its place once `finish` is OK.
+absl::Status Replace(const Place& place, const std::string& path,
+                     absl::FunctionRef<bool(const std::string& name)> make,
+                     absl::FunctionRef<absl::Status()> finish) {
+  std::string name = NextUnfinishedName();
+  while (!make(name)) {
+    // An earlier process of the same id, as in a container, may have left one of that name.
+    if (errno != EEXIST) return SystemError(errno, "make a file for", path);
+    name = NextUnfinishedName();
+  }
+  absl::Status status = finish();
+  if (status.ok()) {
+    const int dir = place.dir.get();
+    int error = HitFailpoint(Failpoint::kBlobRename);
+    if (error == 0 && renameat(dir, name.c_str(), dir, place.name.c_str()) != 0) error = errno;
+    status = error != 0 ? SystemError(error, "move a file to", path)
+                        : SyncDescriptor(dir, Failpoint::kBlobDirFsync, place.dir_path);
+  }
+  // It is no longer there where it has moved.
+  if (!status.ok()) unlinkat(place.dir.get(), name.c_str(), 0);
+  return status;
+}
+
+absl::Status WriteAndSync(Descriptor& file, absl::Span<const absl::string_view> pieces,
+                          const std::string& path) {
+  int64_t offset = 0;
+  for (const absl::string_view piece : pieces) {
+    GW_RETURN_IF_ERROR(WriteAll(file.get(), offset, piece, Failpoint::kBlobWrite, path));
+    offset += static_cast<int64_t>(piece.size());
+  }
+  GW_RETURN_IF_ERROR(SyncDescriptor(file.get(), Failpoint::kBlobFsync, path));
+  return close(file.Release()) == 0 ? absl::OkStatus() : SystemError(errno, "close", path);
 }
 
 }  // namespace
-
-absl::Span<const char* const> Failpoints() { return kPoints; }
-
-absl::Status SetFailpoints(absl::string_view spec) {
-  std::vector<Failpoint> entries;
-  for (absl::string_view part : absl::StrSplit(spec, ',', absl::SkipEmpty())) {
-    const std::vector<std::string> sides = absl::StrSplit(part, absl::MaxSplits('=', 1));
-    Failpoint f;
-    f.point = sides[0];
-    bool good = sides.size() == 2 && std::count(std::begin(kPoints), std::end(kPoints), f.point);
-    if (good) {
-      const std::vector<std::string> action = absl::StrSplit(sides[1], absl::MaxSplits('@', 1));
-      f.kind = action[0];
-      absl::string_view number = action.size() == 2 ? absl::string_view(action[1]) : "1";
-      f.and_after = absl::ConsumeSuffix(&number, "+");
-      good = absl::SimpleAtoi(number, &f.first) && f.first > 0 &&
-             (f.kind == "kill" || f.kind == "enospc" || f.kind == "eio");
-    }
-    if (!good) return absl::InvalidArgumentError(absl::StrCat("not a failpoint: ", part));
-    entries.push_back(std::move(f));
-  }
-  FailpointTable& table = Table();
-  absl::MutexLock lock(&table.mutex);
-  table.any = !entries.empty();
-  table.entries = std::move(entries);
-  return absl::OkStatus();
-}
 
 absl::Status MakeDirectories(const std::string& path) {
   for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
     if (mkdir(part.c_str(), 0700) == 0) {
-      GW_RETURN_IF_ERROR(SyncDirectory(DirectoryOf(part)));
+      const size_t slash = part.rfind('/');
+      const std::string parent =
+          slash == std::string::npos ? "." : part.substr(0, std::max<size_t>(slash, 1));
+      GW_RETURN_IF_ERROR(SyncDirectory(parent));
     } else if (errno != EEXIST) {
-      return SystemError(errno, "cannot make the folder", part);
+      return SystemError(errno, "make the folder", part);
     }
-    if (end == std::string::npos) return absl::OkStatus();
+    if (end == std::string::npos) break;
   }
+  struct stat info;
+  if (stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) return absl::OkStatus();
+  return SystemError(ENOTDIR, "make the folder", path);
 }
 
-absl::Status WriteFileDurably(const std::string& path, absl::string_view bytes) {
-  const std::string temporary = TemporaryPath(path);
-  Descriptor file(OpenRetrying(temporary, O_WRONLY | O_CREAT | O_EXCL));
-  if (file.get() < 0) return SystemError(errno, "cannot make", temporary);
-  absl::Status status = WriteAllAt(file.get(), 0, bytes, temporary);
-  if (status.ok()) status = SyncDescriptor(file.get(), "fsync", temporary);
-  if (close(file.release()) != 0 && status.ok()) {
-    status = SystemError(errno, "cannot close", temporary);
-  }
-  if (status.ok()) status = Rename(temporary, path);
-  if (!status.ok()) unlink(temporary.c_str());
-  return status;
+absl::Status SyncDirectory(const std::string& path) {
+  const Descriptor dir(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!dir.ok()) return SystemError(errno, "open the folder", path);
+  return SyncDescriptor(dir.get(), path);
 }
 
-absl::Status MoveFileDurably(const std::string& from, const std::string& to) {
-  {
-    const Descriptor file(OpenRetrying(from, O_RDONLY));
-    if (file.get() < 0) return SystemError(errno, "cannot open", from);
-    GW_RETURN_IF_ERROR(SyncDescriptor(file.get(), "fsync", from));
-  }
-  return Rename(from, to);
+absl::Status WriteFileDurably(const std::string& path, absl::Span<const absl::string_view> pieces) {
+  GW_ASSIGN_OR_RETURN(const Place place, PlaceOf(path));
+  Descriptor file(-1);
+  return Replace(
+      place, path,
+      [&](const std::string& name) {
+        file = OpenAt(place.dir.get(), name, O_WRONLY | O_CREAT | O_EXCL);
+        return file.ok();
+      },
+      [&] { return WriteAndSync(file, pieces, path); });
+}
+
+absl::Status LinkFileDurably(const std::string& from, const std::string& to) {
+  GW_ASSIGN_OR_RETURN(const Place source, PlaceOf(from, ReadError));
+  GW_ASSIGN_OR_RETURN(const Place target, PlaceOf(to));
+  const Descriptor file = OpenAt(source.dir.get(), source.name, O_RDONLY);
+  if (!file.ok()) return ReadError(errno, "open", from);
+  return Replace(
+      target, to,
+      [&](const std::string& name) {
+        return linkat(source.dir.get(), source.name.c_str(), target.dir.get(), name.c_str(), 0) ==
+               0;
+      },
+      [&] { return SyncDescriptor(file.get(), Failpoint::kBlobFsync, from); });
 }
 
 absl::Status RemoveFile(const std::string& path) {
-  if (unlink(path.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
-  return SystemError(errno, "cannot remove", path);
+  const absl::StatusOr<Place> found = PlaceOf(path, ReadError);
+  if (HasReason(found.status(), Reason::kNotFound)) return absl::OkStatus();
+  GW_RETURN_IF_ERROR(found.status());
+  const Place& place = *found;
+  if (const int error = HitFailpoint(Failpoint::kFileRemove)) {
+    return SystemError(error, "remove", path);
+  }
+  if (unlinkat(place.dir.get(), place.name.c_str(), 0) != 0 && errno != ENOENT) {
+    return SystemError(errno, "remove", path);
+  }
+  return SyncDescriptor(place.dir.get(), place.dir_path);
+}
+
+absl::Status RemoveUnfinishedWrites(const std::string& dir) {
+  GW_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDirectory(dir));
+  for (const std::string& name : names) {
+    if (absl::StartsWith(name, kUnfinished)) {
+      GW_RETURN_IF_ERROR(RemoveFile(absl::StrCat(dir, "/", name)));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path) {
-  DIR* dir = opendir(path.c_str());
-  if (dir == nullptr) return SystemError(errno, "cannot list", path);
+  Descriptor fd = OpenAt(AT_FDCWD, path, O_RDONLY | O_DIRECTORY);
+  if (!fd.ok()) return ReadError(errno, "open the folder", path);
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(fdopendir(fd.get()), closedir);
+  if (dir == nullptr) return SystemError(errno, "list", path);
+  fd.Release();
   std::vector<std::string> names;
-  while (const dirent* entry = readdir(dir)) {
-    const std::string name = entry->d_name;
-    if (name != "." && name != "..") names.push_back(name);
+  errno = 0;
+  while (const dirent* entry = readdir(dir.get())) {
+    const absl::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+    errno = 0;
   }
-  closedir(dir);
+  if (errno != 0) return SystemError(errno, "list", path);
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -240,54 +259,84 @@ absl::StatusOr<bool> FileExists(const std::string& path) {
   struct stat info;
   if (lstat(path.c_str(), &info) == 0) return true;
   if (errno == ENOENT) return false;
-  return SystemError(errno, "cannot look at", path);
+  return SystemError(errno, "look at", path);
+}
+
+absl::Status ReadFile(const std::string& path, absl::FunctionRef<void(absl::string_view)> take) {
+  GW_ASSIGN_OR_RETURN(const Descriptor file, OpenToRead(path));
+  const auto buffer = std::make_unique<char[]>(kReadBytes);
+  while (true) {
+    const ssize_t n = read(file.get(), buffer.get(), kReadBytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return SystemError(errno, "read", path);
+    if (n == 0) return absl::OkStatus();
+    take({buffer.get(), static_cast<size_t>(n)});
+  }
 }
 
 absl::StatusOr<std::unique_ptr<WritableFile>> WritableFile::Open(const std::string& path) {
-  const int fd = OpenRetrying(path, O_RDWR | O_CREAT);
-  if (fd < 0) return SystemError(errno, "cannot open", path);
-  return std::unique_ptr<WritableFile>(new WritableFile(fd, path));
+  GW_ASSIGN_OR_RETURN(const Place place, PlaceOf(path));
+  Descriptor file = OpenAt(place.dir.get(), place.name, O_RDWR | O_CREAT);
+  if (!file.ok()) return SystemError(errno, "open", path);
+  // Also where the file is there: whoever made it may have died before this.
+  GW_RETURN_IF_ERROR(SyncDescriptor(place.dir.get(), Failpoint::kUploadDirFsync, place.dir_path));
+  return std::unique_ptr<WritableFile>(new WritableFile(file.Release(), path));
 }
 
 WritableFile::~WritableFile() { close(fd_); }
 
-absl::StatusOr<int64_t> WritableFile::Size() const {
-  struct stat info;
-  if (fstat(fd_, &info) != 0) return SystemError(errno, "cannot look at", path_);
-  return static_cast<int64_t>(info.st_size);
+absl::Status WritableFile::CheckSound() const {
+  if (!sync_failed_) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(path_,
+                                          ": an earlier sync has failed, what was written "
+                                          "since the one before is lost"));
 }
 
+absl::StatusOr<int64_t> WritableFile::Size() const { return SizeOf(fd_, path_); }
+
 absl::Status WritableFile::WriteAt(int64_t offset, absl::string_view bytes) {
-  return WriteAllAt(fd_, offset, bytes, path_);
+  GW_RETURN_IF_ERROR(CheckSound());
+  return WriteAll(fd_, offset, bytes, Failpoint::kUploadWrite, path_);
 }
 
 absl::StatusOr<std::string> WritableFile::ReadAt(int64_t offset, int64_t length) const {
+  GW_RETURN_IF_ERROR(CheckSound());
+  GW_ASSIGN_OR_RETURN(const int64_t size, Size());
+  if (offset < 0 || length < 0 || offset > size || length > size - offset) {
+    return absl::InternalError(absl::StrCat("cannot read ", length, " bytes at ", offset, " of ",
+                                            path_, ": it has ", size, " bytes"));
+  }
   std::string out(static_cast<size_t>(length), '\0');
-  size_t done = 0;
-  while (done < out.size()) {
+  for (size_t done = 0; done < out.size();) {
     const ssize_t n =
         pread(fd_, &out[done], out.size() - done, offset + static_cast<int64_t>(done));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return SystemError(errno, "cannot read", path_);
-    if (n == 0) return absl::OutOfRangeError(absl::StrCat(path_, " is too short"));
+    if (n <= 0) return SystemError(n < 0 ? errno : EIO, "read", path_);
     done += static_cast<size_t>(n);
   }
   return out;
 }
 
-absl::Status WritableFile::Sync() { return SyncDescriptor(fd_, "fsync", path_); }
+absl::Status WritableFile::Truncate(int64_t bytes) {
+  GW_RETURN_IF_ERROR(CheckSound());
+  return ftruncate(fd_, bytes) == 0 ? absl::OkStatus() : SystemError(errno, "cut", path_);
+}
+
+absl::Status WritableFile::Sync() {
+  GW_RETURN_IF_ERROR(CheckSound());
+  const absl::Status status = SyncDescriptor(fd_, Failpoint::kUploadFsync, path_);
+  sync_failed_ = !status.ok();
+  return status;
+}
 
 absl::StatusOr<std::unique_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
-  const Descriptor file(OpenRetrying(path, O_RDONLY));
-  if (file.get() < 0) return SystemError(errno, "cannot open", path);
-  struct stat info;
-  if (fstat(file.get(), &info) != 0) return SystemError(errno, "cannot look at", path);
-  const auto size = static_cast<size_t>(info.st_size);
+  GW_ASSIGN_OR_RETURN(const Descriptor file, OpenToRead(path));
+  GW_ASSIGN_OR_RETURN(const int64_t size, SizeOf(file.get(), path));
   if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile({}));
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (data == MAP_FAILED) return SystemError(errno, "cannot map", path);
+  void* data = mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_SHARED, file.get(), 0);
+  if (data == MAP_FAILED) return SystemError(errno, "map", path);
   return std::unique_ptr<MappedFile>(
-      new MappedFile(absl::string_view(static_cast<const char*>(data), size)));
+      new MappedFile({static_cast<const char*>(data), static_cast<size_t>(size)}));
 }
 
 MappedFile::~MappedFile() {
@@ -295,15 +344,15 @@ MappedFile::~MappedFile() {
 }
 
 absl::StatusOr<std::unique_ptr<DirectoryLock>> DirectoryLock::Take(const std::string& dir) {
-  const std::string path = dir + "/lock";
-  Descriptor file(OpenRetrying(path, O_RDWR | O_CREAT));
-  if (file.get() < 0) return SystemError(errno, "cannot open", path);
-  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return SystemError(errno, "cannot lock", path);
-    return absl::FailedPreconditionError(absl::StrCat(
-        dir, ": another server uses this data directory; stop it, or choose another --data-dir"));
+  const std::string path = absl::StrCat(dir, "/lock");
+  Descriptor file = OpenAt(AT_FDCWD, path, O_RDWR | O_CREAT);
+  if (!file.ok()) return SystemError(errno, "open", path);
+  if (flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
+    return std::unique_ptr<DirectoryLock>(new DirectoryLock(file.Release()));
   }
-  return std::unique_ptr<DirectoryLock>(new DirectoryLock(file.release()));
+  if (errno != EWOULDBLOCK) return SystemError(errno, "lock", path);
+  return absl::FailedPreconditionError(absl::StrCat(
+      dir, ": another server uses this data directory; stop it, or choose another --data-dir"));
 }
 
 DirectoryLock::~DirectoryLock() { close(fd_); }

@@ -1,6 +1,7 @@
 #include <sqlite3.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "engine/base/status.h"
+#include "server/store/failpoints.h"
 #include "server/store/store.h"
 
 namespace gradwire::store {
@@ -309,7 +311,7 @@ class SqliteStore final : public Store {
     GW_RETURN_IF_ERROR(Execute("BEGIN IMMEDIATE"));
     SqliteTransaction transaction(db_);
     absl::Status status = fn(transaction);
-    if (status.ok()) status = Execute("COMMIT");
+    if (status.ok()) status = Commit();
     // A commit that failed for want of space leaves the transaction open.
     if (!status.ok() && sqlite3_get_autocommit(db_) == 0) Execute("ROLLBACK").IgnoreError();
     return status;
@@ -322,6 +324,13 @@ class SqliteStore final : public Store {
   }
 
  private:
+  absl::Status Commit() {
+    if (const int error = HitFailpoint(Failpoint::kDatabaseCommit)) {
+      return error == ENOSPC ? Error(Reason::kDiskFull, "store: the disk is full")
+                             : absl::InternalError("store: the disk fails");
+    }
+    return Execute("COMMIT");
+  }
   absl::Status Execute(const char* sql) {
     const int code = sqlite3_exec(db_, sql, nullptr, nullptr, nullptr);
     return code == SQLITE_OK ? absl::OkStatus() : ToStatus(db_, code, sql);
@@ -332,6 +341,17 @@ class SqliteStore final : public Store {
 };
 
 }  // namespace
+
+absl::Status DeleteUnused(Store& store, BlobStore& blobs, const std::string& digest) {
+  return blobs.DeleteUnused(digest, [&]() -> absl::StatusOr<bool> {
+    bool used = true;
+    GW_RETURN_IF_ERROR(store.Read([&](Store::Snapshot& snapshot) -> absl::Status {
+      GW_ASSIGN_OR_RETURN(used, snapshot.UsesBlob(digest));
+      return absl::OkStatus();
+    }));
+    return used;
+  });
+}
 
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path) {
   sqlite3* db = nullptr;

@@ -28,6 +28,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "server/store/blob_store.h"
 
 namespace gradwire::store {
 
@@ -107,6 +108,9 @@ class Store {
   virtual absl::Status Write(absl::FunctionRef<absl::Status(Transaction&)> fn) = 0;
   virtual absl::Status Read(absl::FunctionRef<absl::Status(Snapshot&)> fn) = 0;
 };
+
+// Deletes a blob, unless something in the store has it. Not with a BlobStore::Hold.
+absl::Status DeleteUnused(Store& store, BlobStore& blobs, const std::string& digest);
 
 // A SQLite database: WAL, synchronous=FULL. An empty path keeps everything in memory.
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path);

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/exec/self_check.h"
-#include "engine/kernels/matmul.h"
+#include "engine/kernels/own_provider.h"
 #include "engine/onednn/provider.h"
 #include "engine/ops/all_ops.h"
 

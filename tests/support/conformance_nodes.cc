@@ -50,6 +50,35 @@ Shape MatrixProduct(absl::Span<const TensorType> in) {
   return Shape(std::move(out));
 }
 
+// The extents of a convolution's output: as many windows as fit, and not one more.
+bool CountsWindows(const Attrs& attrs, const Shape& x, const Shape& w, const Shape& y) {
+  const auto rank = static_cast<size_t>(x.rank() - 2);
+  bool ok = y.rank() == x.rank() && y[0] == x[0] && y[1] == w[0];
+  for (size_t i = 0; ok && i < rank; ++i) {
+    const int d = static_cast<int>(i) + 2;
+    const int64_t stride = attrs.Ints("strides")[i];
+    const int64_t last = x[d] + attrs.Ints("pads")[i] + attrs.Ints("pads")[i + rank] -
+                         (w[d] - 1) * attrs.Ints("dilations")[i] - 1;
+    ok = (y[d] - 1) * stride <= last && y[d] * stride > last;
+  }
+  return ok;
+}
+
+bool CountsWindows(PrimitiveKind kind, const Attrs& attrs, absl::Span<const TensorType> in,
+                   const TensorType& out) {
+  switch (kind) {
+    case PrimitiveKind::kConv:
+      return CountsWindows(attrs, in[0].shape, in[1].shape, out.shape);
+    case PrimitiveKind::kConvInputGrad:
+      return CountsWindows(attrs, out.shape, in[1].shape, in[0].shape);
+    case PrimitiveKind::kConvWeightGrad:
+      return CountsWindows(attrs, in[0].shape, out.shape, in[1].shape);
+    case PrimitiveKind::kMatMul:
+      break;
+  }
+  return true;
+}
+
 // True if every element that a view reads is one of its input's.
 bool StaysInside(const View& view, const Attrs& attrs, const TensorType& in,
                  const TensorType& out) {
@@ -74,6 +103,9 @@ std::string BrokenPromise(const OpDef& op, const Attrs& attrs, absl::Span<const 
   }
   if (const auto* primitive = std::get_if<Primitive>(&op.lowering)) {
     if (primitive->kind == PrimitiveKind::kMatMul) want = MatrixProduct(in);
+    if (!CountsWindows(primitive->kind, attrs, in, out)) {
+      return absl::StrCat(op.name, " {", attrs.ToString(), "} has other windows");
+    }
   }
   if (want && *want != out.shape) {
     return absl::StrCat(op.name, " gives ", out.ToString(), ", its lowering ", want->ToString());

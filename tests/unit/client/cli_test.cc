@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/arguments.h"
+#include "client/cli/commands.h"
 #include "client/cli/render_json.h"
 #include "client/cli/render_text.h"
 #include "client/cli/run.h"
@@ -188,14 +189,16 @@ TEST(ArgumentsTest, UsageErrorsSuggest) {
 }
 
 TEST(ArgumentsTest, EveryCommandHasExamples) {
-  for (const char* command : {"eval", "grad", "vjp", "jvp", "hvp", "health"}) {
-    const ParsedArguments parsed = ParseArguments({command, "--help"});
+  for (const CommandRow& row : Commands()) {
+    std::vector<std::string> words = {row.name, "--help"};
+    if (*row.group != '\0') words.insert(words.begin(), row.group);
+    const std::string name = absl::StrCat(row.group, *row.group == '\0' ? "" : " ", row.name);
+    const ParsedArguments parsed = ParseArguments(words);
     EXPECT_FALSE(parsed.is_error);
-    EXPECT_THAT(parsed.text, HasSubstr(absl::StrCat("\n  gradwire ", command)));
-    EXPECT_THAT(parsed.text, HasSubstr(absl::StrCat("Usage: gradwire ", command)));
+    EXPECT_THAT(parsed.text, HasSubstr(absl::StrCat("\n  gradwire ", name)));
+    EXPECT_THAT(parsed.text, HasSubstr(absl::StrCat("Usage: gradwire ", name)));
+    EXPECT_EQ(RowOf(row.command).name, row.name);
   }
-  EXPECT_THAT(ParseArguments({"server", "status", "--help"}).text,
-              HasSubstr("Usage: gradwire server status"));
 }
 
 // ---- Rendering.

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <new>
 
+#include "absl/strings/str_cat.h"
 #include "engine/engine.h"
 #include "tests/unit/exec/run_program.h"
 
@@ -111,6 +112,32 @@ perceptron (float[64,96] x, int64[64] t, float[128,96] w1, float[128] b1, float[
                 {"w2", Random({DType::kFloat, {10, 128}}, 4)},
                 {"b2", Random({DType::kFloat, {10}}, 5)}},
                {"w1", "b1", "w2", "b2"});
+}
+
+TEST_P(AllocationTest, AConvolutionalNetworksGradientAllocatesNothingOfOurs) {
+  for (DType dtype : {DType::kFloat, DType::kDouble}) {
+    const std::string type = dtype == DType::kFloat ? "float" : "double";
+    ExpectNoneIn(ModelFormat::kText,
+                 absl::StrCat(R"(<ir_version: 8, opset_import: ["": 17]>
+network ()",
+                              type, "[4,3,12,12] x, ", type, "[16,3,3,3] w1, ", type, "[16] b1, ",
+                              type, "[16,1,3,3] w2, ", type, "[4,256] w3) => (", type, R"( loss) {
+  c1 = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+  a1 = Relu (c1)
+  p1 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a1)
+  c2 = Conv <group = 16> (p1, w2)
+  f = Flatten (c2)
+  y = Gemm <transB = 1> (f, w3)
+  s = Mul (y, y)
+  loss = ReduceMean <keepdims = 0> (s)
+})"),
+                 {{"x", Random({dtype, {4, 3, 12, 12}}, 1)},
+                  {"w1", Random({dtype, {16, 3, 3, 3}}, 2)},
+                  {"b1", Random({dtype, {16}}, 3)},
+                  {"w2", Random({dtype, {16, 1, 3, 3}}, 4)},
+                  {"w3", Random({dtype, {4, 256}}, 5)}},
+                 {"x", "w1", "b1", "w2", "w3"});
+  }
 }
 
 TEST_P(AllocationTest, AGradientOfMatricesInDoubleAllocatesNothing) {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"
+#include "tests/unit/exec/run_program.h"
 
 namespace gradwire {
 namespace {
@@ -67,6 +68,43 @@ TEST(PartitionTest, ViewsThatNeedCopiesKeepTheirTypes) {
   NamedViews inputs;
   inputs["x"] = x;
   EXPECT_EQ(Evaluate(text, inputs), 40 * 11 + 39 * 40 / 2);
+}
+
+// What steps a model makes of x [1,2,1,2] = 1 2 3 4, v [2] = 10 -20 and a kernel w that gives x
+// again, and what comes out.
+struct Outcome {
+  std::vector<double> values;
+  std::string steps;
+};
+Outcome OutcomeOf(const std::string& nodes) {
+  const std::string text = R"(<ir_version: 8, opset_import: ["" : 18]>
+      g (double[1,2,1,2] x, double[2] v) => (double[1,2,1,2] y)
+        <double[2,2,1,1] w = {1,0,0,1}> {)" +
+                           nodes + "}";
+  Engine engine(QuickEngine());
+  const NamedTensors tensors = {{"x", Tensor::FromVector<double>({1, 2, 1, 2}, {1, 2, 3, 4})},
+                                {"v", Vector({10, -20})},
+                                {"w", Tensor::FromVector<double>({2, 2, 1, 1}, {1, 0, 0, 1})}};
+  const NamedViews views = {{"x", tensors.at("x")}, {"v", tensors.at("v")}};
+  const auto model = Value(engine.LoadModel(ModelFormat::kText, text, views));
+  BoundProgram bound(Value(engine.Prepare(*model, {.kind = Computation::kValue}, views)).program,
+                     tensors);
+  return {ToDoubles(bound.Results()[0]), bound.program().Describe()};
+}
+
+TEST(PartitionTest, AConvolutionTakesBiasAndActivationAlong) {
+  const Outcome sum = OutcomeOf("y = Conv(x, w, v)");
+  EXPECT_EQ(sum.values, (std::vector<double>{11, 12, -17, -16}));
+  EXPECT_NE(sum.steps.find("conv+bias f64"), std::string::npos) << sum.steps;
+  const Outcome relu = OutcomeOf("c = Conv(x, w, v) y = Relu(c)");
+  EXPECT_EQ(relu.values, (std::vector<double>{11, 12, 0, 0}));
+  EXPECT_NE(relu.steps.find("conv+bias+relu f64"), std::string::npos) << relu.steps;
+}
+
+TEST(PartitionTest, AVectorAlongTheLastDimensionIsNoBiasOfAConvolution) {
+  const Outcome sum = OutcomeOf("c = Conv(x, w) y = Add(c, v)");
+  EXPECT_EQ(sum.values, (std::vector<double>{11, -18, 13, -16}));
+  EXPECT_EQ(sum.steps.find("+bias"), std::string::npos) << sum.steps;
 }
 
 }  // namespace

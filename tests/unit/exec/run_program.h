@@ -15,7 +15,7 @@
 #include "engine/engine.h"
 #include "engine/exec/compile.h"
 #include "engine/graph/builder.h"
-#include "engine/kernels/matmul.h"
+#include "engine/kernels/own_provider.h"
 #include "engine/onednn/provider.h"
 
 namespace gradwire {

@@ -3,6 +3,7 @@
 #include <zlib.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -12,6 +13,8 @@
 
 #include "engine/io/csv.h"
 #include "engine/io/file.h"
+#include "engine/io/idx.h"
+#include "engine/io/new_file.h"
 #include "engine/io/npy.h"
 #include "engine/io/npz.h"
 #include "engine/io/safetensors.h"
@@ -120,6 +123,19 @@ std::string Safetensors(const std::string& header, const std::string& data) {
   return out + header + data;
 }
 
+std::string BigEndian(uint32_t value) {
+  std::string out;
+  for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(value >> shift);
+  return out;
+}
+
+std::string Idx(char code, const std::vector<uint32_t>& extents, const std::string& data) {
+  std::string out{0, 0, code, static_cast<char>(extents.size())};
+  for (uint32_t extent : extents) out += BigEndian(extent);
+  return out + data;
+}
+
+std::string SmallIdx() { return Idx(0x08, {2, 3}, std::string("\1\2\3\4\5\6", 6)); }
 std::string SmallNpy() { return *WriteNpy(Tensor::FromVector<double>({2, 2}, {1, 2, 3, 4})); }
 std::string SmallNpz() { return Zip({{"a.npy", SmallNpy()}, {"b.npy", SmallNpy(), true}}); }
 std::string SmallSafetensors() {
@@ -300,6 +316,73 @@ TEST(CsvTest, NamesTheLineOfAMistake) {
   EXPECT_FALSE(ReadCsv("1,2\n1,\n").ok());
 }
 
+TEST(CsvTest, NamesColumns) {
+  absl::StatusOr<CsvTable> table = ReadCsvTable("\"a b\"; c\n1; 2\n");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_THAT(table->names, ElementsAre("a b", "c"));
+  EXPECT_THAT(Elements<double>(table->numbers), ElementsAre(1, 2));
+  EXPECT_THAT(ReadCsvTable("1,2\n3,4")->names, ElementsAre("0", "1"));
+  EXPECT_EQ(ReadCsvTable("label\n1\n2")->numbers.shape(), (Shape{2, 1}));
+  EXPECT_THAT(std::string(ReadCsvTable("a,b,c\n1,2\n").status().message()),
+              HasSubstr("header has 3 fields, the rows have 2"));
+}
+
+// ---- idx
+
+TEST(IdxTest, ReadsBigEndianElements) {
+  absl::StatusOr<Tensor> bytes = ReadIdx(SmallIdx());
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  EXPECT_EQ(bytes->shape(), (Shape{2, 3}));
+  EXPECT_THAT(Elements<uint8_t>(*bytes), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(Elements<int16_t>(*ReadIdx(Idx(0x0B, {2}, std::string("\x01\x02\xff\xfe", 4)))),
+              ElementsAre(258, -2));
+  EXPECT_THAT(Elements<int32_t>(*ReadIdx(Idx(0x0C, {1}, BigEndian(70000)))), ElementsAre(70000));
+  EXPECT_THAT(Elements<float>(*ReadIdx(Idx(0x0D, {1}, BigEndian(0xC0200000)))), ElementsAre(-2.5f));
+  EXPECT_THAT(
+      Elements<double>(*ReadIdx(Idx(0x0E, {1}, BigEndian(0x40290000) + std::string(4, '\0')))),
+      ElementsAre(12.5));
+  EXPECT_EQ(ReadIdx(Idx(0x09, {}, "x"))->shape(), Shape());
+  EXPECT_EQ(ReadIdx(Idx(0x09, {0, 5}, ""))->shape(), (Shape{0, 5}));
+  EXPECT_TRUE(LooksLikeIdx(SmallIdx()));
+  EXPECT_FALSE(LooksLikeIdx(SmallNpy()));
+  EXPECT_FALSE(LooksLikeIdx(""));
+}
+
+TEST(IdxTest, RefusesWhatIsNoArray) {
+  EXPECT_EQ(ReasonNameOf(ReadIdx(Idx(0x0A, {1}, "x")).status()), "DTYPE_UNSUPPORTED");
+  for (const std::string& bytes :
+       {std::string(), std::string(3, '\0'), "x" + SmallIdx(), SmallIdx() + "x",
+        Idx(0x08, {2}, "x"), Idx(0x0E, {0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF}, "x"),
+        Idx(0x08, std::vector<uint32_t>(17, 1), "x"), Idx(0x08, std::vector<uint32_t>(200, 1), "x"),
+        std::string("\0\0\x08\x02\0\0\0", 7)}) {
+    EXPECT_EQ(ReasonNameOf(ReadIdx(bytes).status()), "INVALID_TENSOR") << bytes.size();
+  }
+}
+
+// ---- new files
+
+TEST(NewFileTest, AppearsWhenItIsWhole) {
+  const std::string path = testing::TempDir() + "/gradwire_new_file_test.bin";
+  std::remove(path.c_str());
+  {
+    absl::StatusOr<NewFile> file = NewFile::Create(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_TRUE(file->Write("not committed").ok());
+    EXPECT_EQ(ReadFile(path).status().code(), absl::StatusCode::kNotFound);
+  }
+  EXPECT_EQ(ReadFile(path).status().code(), absl::StatusCode::kNotFound);
+  absl::StatusOr<NewFile> file = NewFile::Create(path);
+  EXPECT_TRUE(file->Write("thrown away").ok());
+  EXPECT_TRUE(file->Clear().ok());
+  EXPECT_TRUE(file->Write("whole").ok());
+  EXPECT_TRUE(file->Commit().ok());
+  EXPECT_EQ(*ReadFile(path), "whole");
+  EXPECT_TRUE(WriteNewFile(path, "another").ok());
+  EXPECT_EQ(*ReadFile(path), "another");
+  EXPECT_EQ(WriteNewFile("/nonexistent/file", "").code(), absl::StatusCode::kNotFound);
+  std::remove(path.c_str());
+}
+
 // ---- file
 
 TEST(FileTest, ReadsRegularFilesWithinBounds) {
@@ -327,6 +410,7 @@ struct Format {
 std::vector<Format> Formats() {
   return {{"npy", SmallNpy(), [](const std::string& b) { return ReadNpy(b).ok(); }},
           {"npz", SmallNpz(), [](const std::string& b) { return ReadNpz(b, 1 << 20).ok(); }},
+          {"idx", SmallIdx(), [](const std::string& b) { return ReadIdx(b).ok(); }},
           {"safetensors", SmallSafetensors(),
            [](const std::string& b) { return ReadSafetensors(b).ok(); }}};
 }

@@ -1,5 +1,3 @@
-#include "engine/kernels/matmul.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -11,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/kernels/own_provider.h"
 #include "gtest/gtest.h"
 
 namespace gradwire {

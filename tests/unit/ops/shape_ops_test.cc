@@ -2,80 +2,13 @@
 // builder folds every result. What the samples of the rows cover is in tests/conformance.
 #include <gtest/gtest.h>
 
-#include "engine/graph/node_import.h"
-#include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
+#include "tests/unit/ops/one_node.h"
 
 namespace gradwire {
 namespace {
 
 constexpr int64_t kMin = INT64_MIN, kMax = INT64_MAX;
-
-// One ONNX node on constants.
-class OneNode {
- public:
-  explicit OneNode(const char* op, int opset = 18, int outputs = 1)
-      : op_(op), opset_(opset), outputs_(outputs) {}
-  OneNode& Ints(std::vector<int64_t> values) {
-    const auto n = static_cast<int64_t>(values.size());
-    return Input(Tensor::FromVector<int64_t>({n}, values));
-  }
-  // 0, 1, 2, ... as DOUBLE.
-  OneNode& Counting(Shape shape) {
-    std::vector<double> values;
-    for (int64_t i = 0; i < shape.num_elements(); ++i) values.push_back(static_cast<double>(i));
-    return Input(Tensor::FromVector<double>(std::move(shape), values));
-  }
-  OneNode& Input(Tensor value) {
-    in_.push_back(b_.Constant(std::move(value)));
-    return *this;
-  }
-  OneNode& Without() {
-    in_.push_back(kNoValue);
-    return *this;
-  }
-  OneNode& With(const char* name, AttrValue value) {
-    attrs_.emplace_back(name, std::move(value));
-    return *this;
-  }
-  const absl::Status& Import() {
-    const OpRegistry::Match match = AllOps().FindOnnx("", op_, opset_);
-    if (match.op == nullptr) {
-      b_.Fail(Error(Reason::kUnsupportedOp, op_));
-      return b_.status();
-    }
-    const Attrs attrs(attrs_);
-    NodeImport n(
-        b_, attrs, in_, outputs_, opset_, Mode::kAsGraph,
-        [this](ValueId v) -> absl::StatusOr<Tensor> {
-          const Tensor* value = b_.ConstantValue(v);
-          if (value == nullptr) return Error(Reason::kDataDependentShape, "no constant");
-          return *value;
-        },
-        0);
-    out_ = match.binding->import(n);
-    return b_.status();
-  }
-  // "[2,2]: 0 1 2 3" of output i, or the error's reason.
-  std::string Result(int i = 0) {
-    if (out_.empty() && b_.ok()) Import().IgnoreError();
-    if (!b_.ok()) return ReasonNameOf(b_.status());
-    const ValueId v = out_[static_cast<size_t>(i)];
-    std::string text = absl::StrCat(b_.shape(v).ToString(), ":");
-    const Tensor* value = b_.ConstantValue(v);
-    for (int64_t k = 0; value != nullptr && k < value->num_elements(); ++k) {
-      absl::StrAppend(&text, " ", ElementAsDouble(*value, k));
-    }
-    return text;
-  }
-
- private:
-  const char* op_;
-  int opset_, outputs_;
-  GraphBuilder b_;
-  std::vector<ValueId> in_, out_;
-  std::vector<Attrs::Entry> attrs_;
-};
 
 std::string Reshaped(Shape from, std::vector<int64_t> to, int64_t allow_zero = 0) {
   return OneNode("Reshape")

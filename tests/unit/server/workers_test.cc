@@ -5,6 +5,7 @@
 #include <atomic>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "engine/base/status.h"
@@ -40,6 +41,33 @@ TEST(WorkersTest, RefusesWhatDoesNotFitTheQueue) {
   release.Notify();
   workers.Stop();
   EXPECT_TRUE(HasReason(workers.Submit([](Workspace&) {}), Reason::kQueueFull));
+}
+
+// The jobs of open streams come and go in crowds: they neither fail nor keep new calls out.
+TEST(WorkersTest, ResumedCallsTakeNoPlaceInTheQueue) {
+  Admission admission(1 << 20);
+  absl::Notification started, release;
+  std::vector<int> order;
+  Workers workers({.workers = 1, .cpus = 1, .queue_limit = 2, .admission = &admission});
+  ASSERT_TRUE(workers
+                  .Submit([&](Workspace&) {
+                    started.Notify();
+                    release.WaitForNotification();
+                  })
+                  .ok());
+  started.WaitForNotification();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(workers.Resume([&order, i](Workspace&) { order.push_back(i); }));
+  }
+  for (int i = 10; i < 12; ++i) {
+    EXPECT_TRUE(workers.Submit([&order, i](Workspace&) { order.push_back(i); }).ok());
+  }
+  EXPECT_TRUE(HasReason(workers.Submit([](Workspace&) {}), Reason::kQueueFull));
+  EXPECT_TRUE(workers.Resume([&order](Workspace&) { order.push_back(12); }));
+  release.Notify();
+  workers.Stop();
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
+  EXPECT_FALSE(workers.Resume([](Workspace&) {}));
 }
 
 TEST(WorkersTest, GivesEveryWorkerAWorkspaceOfItsOwn) {

@@ -1,179 +1,278 @@
 #include "server/store/blob_store.h"
 
-#include <signal.h>
-#include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <filesystem>
-#include <fstream>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "engine/base/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/store/failpoints.h"
 #include "server/store/file_system.h"
-#include "server/store/store.h"
+#include "tests/unit/store/store_testing.h"
 
 namespace gradwire::store {
 namespace {
 
-namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using Verify = BlobStore::Verify;
 
-class BlobStoreTest : public testing::Test {
+// Of the standard.
+constexpr char kAbcDigest[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+class BlobStoreTest : public StoreTest {
  protected:
-  void SetUp() override {
-    std::string name = testing::TempDir() + "/blobs-XXXXXX";
-    dir_ = mkdtemp(name.data());
-  }
-  void TearDown() override {
-    ASSERT_TRUE(SetFailpoints("").ok());
-    fs::remove_all(dir_);
-  }
-  std::unique_ptr<BlobStore> Open() {
-    auto blobs = BlobStore::Open(dir_ + "/blobs");
+  std::unique_ptr<BlobStore> Open() const {
+    auto blobs = BlobStore::Open(Path("blobs"));
     EXPECT_TRUE(blobs.ok()) << blobs.status();
     return *std::move(blobs);
   }
-  std::string PathOf(const std::string& digest) {
-    return absl::StrCat(dir_, "/blobs/", digest.substr(0, 2), "/", digest);
+  std::string PathOf(const std::string& digest) const {
+    return Path(absl::StrCat("blobs/", digest.substr(0, 2), "/", digest));
   }
-  int FilesBelow() {
-    int count = 0;
-    for (const auto& entry : fs::recursive_directory_iterator(dir_))
-      count += entry.is_regular_file();
-    return count;
-  }
-  std::string dir_;
 };
 
-void Overwrite(const std::string& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+std::string BytesOf(const absl::StatusOr<std::shared_ptr<const Blob>>& blob) {
+  EXPECT_TRUE(blob.ok()) << blob.status();
+  return blob.ok() ? std::string((*blob)->bytes()) : "";
 }
 
-TEST_F(BlobStoreTest, WhatIsPutIsThereForTheNextProcess) {
-  const std::string digest = *Open()->Put("some bytes");
-  EXPECT_EQ((*Open()->Get(digest))->bytes(), "some bytes");
-  EXPECT_EQ((*Open()->List()), std::vector<std::string>{digest});
+TEST(Sha256Test, IsThatOfTheStandardInAnyPieces) {
+  EXPECT_EQ(BlobDigest("abc"), kAbcDigest);
+  EXPECT_EQ(BlobDigest(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  Sha256 sha;
+  for (const char* piece : {"a", "", "bc"}) sha.Update(piece);
+  EXPECT_EQ(sha.Finish(), kAbcDigest);
 }
 
-TEST_F(BlobStoreTest, NamesAreSha256) {
-  EXPECT_EQ(BlobDigest("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+TEST_F(BlobStoreTest, KeepsWhatItGetsThroughARestart) {
+  const std::vector<absl::string_view> pieces = {"a", "bc"};
+  EXPECT_EQ(*Open()->Put(pieces), kAbcDigest);
+  EXPECT_THAT(Files(), ElementsAre(absl::StrCat("blobs/ba/", kAbcDigest)));
+  const auto blobs = Open();
+  EXPECT_EQ(BytesOf(blobs->Get(kAbcDigest)), "abc");
+  EXPECT_TRUE(*blobs->Has(kAbcDigest));
+  const std::string empty = *blobs->Put("");
+  EXPECT_EQ(BytesOf(blobs->Get(empty)), "");
+  EXPECT_THAT(*blobs->List(), ElementsAre(kAbcDigest, empty));
+
+  const auto blob = *blobs->Get(kAbcDigest);
+  EXPECT_TRUE(blobs->Delete(kAbcDigest).ok());
+  EXPECT_TRUE(blobs->Delete(kAbcDigest).ok());
+  EXPECT_EQ(blob->bytes(), "abc");
+  EXPECT_FALSE(*blobs->Has(kAbcDigest));
+  EXPECT_TRUE(HasReason(blobs->Get(kAbcDigest).status(), Reason::kNotFound));
+  EXPECT_THAT(*blobs->List(), ElementsAre(empty));
 }
 
-TEST_F(BlobStoreTest, EveryFlippedBitAndEveryTruncationIsFound) {
-  const std::string bytes = "a checkpoint of few bytes";
-  const std::string digest = *Open()->Put(bytes);
+TEST_F(BlobStoreTest, WritesAGoodBlobOnceAndADamagedOneAgain) {
+  const auto blobs = Open();
+  ASSERT_TRUE(blobs->Put("abc").ok());
+  ASSERT_TRUE(SetFailpoints("count").ok());
+  EXPECT_EQ(*blobs->Put("abc"), kAbcDigest);
+  EXPECT_EQ(*Open()->Put("abc"), kAbcDigest);
+  EXPECT_EQ(FailpointHits(Failpoint::kBlobWrite), 0);
+  Overwrite(PathOf(kAbcDigest), "abd");
+  EXPECT_EQ(*Open()->Put("abc"), kAbcDigest);
+  EXPECT_EQ(FailpointHits(Failpoint::kBlobWrite), 1);
+  EXPECT_EQ(Read(PathOf(kAbcDigest)), "abc");
+}
+
+TEST_F(BlobStoreTest, DetectsAFlipOfAnyBitAndAnyLength) {
+  const std::string bytes = "a small checkpoint: \x00\xff\x80 and what else there is";
+  const auto blobs = Open();
+  const std::string digest = *blobs->Put(bytes);
+  const auto expect_damaged = [&](const std::string& damaged) {
+    Overwrite(PathOf(digest), damaged);
+    const absl::Status status = blobs->Get(digest, Verify::kAlways).status();
+    ASSERT_TRUE(HasReason(status, Reason::kCorruptData)) << status;
+    ASSERT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    ASSERT_THAT(std::string(status.message()), HasSubstr(PathOf(digest)));
+    ASSERT_FALSE(Open()->Get(digest).ok());
+  };
   for (size_t i = 0; i < bytes.size(); ++i) {
     for (int bit = 0; bit < 8; ++bit) {
-      std::string damaged = bytes;
-      damaged[i] = static_cast<char>(damaged[i] ^ (1 << bit));
-      Overwrite(PathOf(digest), damaged);
-      EXPECT_TRUE(HasReason(Open()->Get(digest).status(), Reason::kCorruptData));
+      std::string flipped = bytes;
+      flipped[i] ^= static_cast<char>(1 << bit);
+      expect_damaged(flipped);
     }
-    Overwrite(PathOf(digest), bytes.substr(0, i));
-    EXPECT_TRUE(HasReason(Open()->Get(digest).status(), Reason::kCorruptData));
+    expect_damaged(bytes.substr(0, i));
+    expect_damaged(bytes + std::string(i + 1, '\0'));
   }
-  EXPECT_EQ(*Open()->Put(bytes), digest) << "a damaged blob is written again";
-  EXPECT_EQ((*Open()->Get(digest))->bytes(), bytes);
+  Overwrite(PathOf(digest), bytes);
+  EXPECT_EQ(BytesOf(blobs->Get(digest)), bytes);
+}
+
+TEST_F(BlobStoreTest, LooksAtABlobOnceUnlessAsked) {
+  const auto blobs = Open();
+  const std::string digest = *blobs->Put("abc");
+  Overwrite(PathOf(digest), "abd");
+  EXPECT_EQ(BytesOf(blobs->Get(digest)), "abd") << "was good when this process wrote it";
+  EXPECT_TRUE(HasReason(blobs->Get(digest, Verify::kAlways).status(), Reason::kCorruptData));
+  EXPECT_TRUE(HasReason(blobs->Get(digest).status(), Reason::kCorruptData))
+      << "known to be damaged";
 }
 
 TEST_F(BlobStoreTest, AKillAtAnyMomentLeavesTheWholeBlobOrNone) {
-  const std::string bytes(100'000, 'b');
+  const std::string bytes(2'500'000, 'b');
   const std::string digest = BlobDigest(bytes);
-  Open();
-  for (const char* point : Failpoints()) {
-    for (int hit = 1; hit <= 3; ++hit) {
-      const pid_t child = fork();
-      if (child == 0) {
-        SetFailpoints(absl::StrCat(point, "=kill@", hit)).IgnoreError();
-        auto blobs = BlobStore::Open(dir_ + "/blobs");
-        _exit(blobs.ok() && (*blobs)->Put(bytes).ok() ? 0 : 1);
+  int kills = 0;
+  for (const bool adopt : {false, true}) {
+    for (const FailpointInfo& info : AllFailpoints()) {
+      for (int hit = 1;; ++hit) {
+        std::filesystem::remove_all(Path("blobs"));
+        if (adopt) Overwrite(Path("upload"), bytes);
+        const bool survived = SurvivesInChild([&] {
+          const auto blobs = Open();
+          ASSERT_TRUE(SetFailpoints(absl::StrCat(info.name, "=kill@", hit)).ok());
+          const auto put = adopt ? blobs->Adopt(Path("upload")) : blobs->Put(bytes);
+          if (!put.ok()) _exit(1);
+        });
+        if (survived) break;
+        ++kills;
+        const auto blobs = Open();
+        const bool there = *blobs->Has(digest);
+        EXPECT_EQ(there, info.point == Failpoint::kBlobDirFsync) << info.name;
+        EXPECT_TRUE(!there || BytesOf(blobs->Get(digest)) == bytes) << info.name;
+        EXPECT_EQ(Files().size(), (there ? 1u : 0u) + (adopt ? 1u : 0u)) << "leftovers go";
+        // And it works the next time.
+        ASSERT_EQ(*(adopt ? blobs->Adopt(Path("upload")) : blobs->Put(bytes)), digest);
+        EXPECT_TRUE(BytesOf(blobs->Get(digest, Verify::kAlways)) == bytes);
       }
-      int status = 0;
-      waitpid(child, &status, 0);
-      const bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-      EXPECT_TRUE(killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) << point << hit;
-      auto blobs = Open();
-      auto blob = blobs->Get(digest);
-      if (blob.ok()) EXPECT_EQ((*blob)->bytes(), bytes) << point << hit;
-      if (!killed) EXPECT_TRUE(blob.ok()) << point << hit;
-      EXPECT_LE(FilesBelow(), blob.ok() ? 1 : 0) << "nothing half-written stays: " << point << hit;
-      ASSERT_TRUE(blobs->Delete(digest).ok());
+    }
+  }
+  EXPECT_EQ(kills, (3 + 1 + 1 + 1) + (1 + 1 + 1));
+}
+
+TEST_F(BlobStoreTest, AFullOrBrokenDiskAtAnyMomentLeavesNothingAndItGoesOn) {
+  const auto blobs = Open();
+  int n = 0;
+  for (const char* kind : {"enospc", "eio"}) {
+    for (const char* moment : {"blob.write", "blob.fsync", "blob.rename", "blob.dirfsync"}) {
+      for (int hit = 1; hit <= (std::string(moment) == "blob.write" ? 3 : 1); ++hit) {
+        const std::string bytes = absl::StrCat(std::string(2'500'000, 'b'), ++n);
+        ASSERT_TRUE(SetFailpoints(absl::StrCat(moment, "=", kind, "@", hit)).ok());
+        const absl::Status status = blobs->Put(bytes).status();
+        EXPECT_EQ(HasReason(status, Reason::kDiskFull), std::string(kind) == "enospc") << status;
+        EXPECT_FALSE(status.ok());
+        const bool moved = std::string(moment) == "blob.dirfsync";
+        EXPECT_EQ(*blobs->Has(BlobDigest(bytes)), moved);
+        EXPECT_EQ(Files().size(), n - 1 + moved) << "no half file";
+        EXPECT_EQ(*blobs->Put(bytes), BlobDigest(bytes));
+        EXPECT_TRUE(BytesOf(blobs->Get(BlobDigest(bytes))) == bytes);
+      }
     }
   }
 }
 
-TEST_F(BlobStoreTest, AFullDiskLeavesNoFileAndSpaceThatComesBackIsUsed) {
-  auto blobs = Open();
-  for (const char* point : Failpoints()) {
-    ASSERT_TRUE(SetFailpoints(absl::StrCat(point, "=enospc@1")).ok());
-    const absl::Status full = blobs->Put(absl::StrCat("bytes for ", point)).status();
-    EXPECT_TRUE(HasReason(full, Reason::kDiskFull)) << point << full;
-    ASSERT_TRUE(SetFailpoints("").ok());
-    EXPECT_TRUE(blobs->Put(absl::StrCat("bytes for ", point)).ok());
+TEST_F(BlobStoreTest, AdoptsAFileWithoutMovingAByte) {
+  const auto blobs = Open();
+  Overwrite(Path("upload"), "abc");
+  EXPECT_EQ(*blobs->Adopt(Path("upload")), kAbcDigest);
+  EXPECT_TRUE(std::filesystem::equivalent(Path("upload"), PathOf(kAbcDigest)));
+  EXPECT_EQ(*blobs->Adopt(Path("upload")), kAbcDigest) << "as after a crash before it is noted";
+  ASSERT_TRUE(RemoveFile(Path("upload")).ok());
+  EXPECT_EQ(BytesOf(blobs->Get(kAbcDigest)), "abc");
+  EXPECT_TRUE(HasReason(blobs->Adopt(Path("upload")).status(), Reason::kNotFound));
+}
+
+TEST_F(BlobStoreTest, OnlyDigestsNameBlobs) {
+  ASSERT_TRUE(WriteFileDurably(Path("secret"), "secret").ok());
+  for (const std::string& dir : {Path("blobs"), std::string()}) {
+    const auto blobs = *BlobStore::Open(dir);
+    for (const std::string& name :
+         {std::string("../secret"), std::string("/etc/passwd"), std::string(), std::string(64, '/'),
+          std::string(64, 'A'), std::string(64, '\0'), std::string(63, 'a'), std::string(65, 'a'),
+          std::string("../../") + std::string(58, 'a'), std::string(5'000, 'a')}) {
+      EXPECT_FALSE(IsBlobDigest(name));
+      EXPECT_TRUE(HasReason(blobs->Get(name).status(), Reason::kNotFound)) << name;
+      EXPECT_FALSE(*blobs->Has(name)) << name;
+      EXPECT_TRUE(blobs->Delete(name).ok()) << name;
+    }
   }
-  EXPECT_EQ(FilesBelow(), static_cast<int>(Failpoints().size()));
+  EXPECT_EQ(Read(Path("secret")), "secret");
 }
 
-TEST_F(BlobStoreTest, AFailingDiskIsNotTakenForAFullOne) {
+TEST_F(BlobStoreTest, DoesNotFollowLinks) {
   auto blobs = Open();
-  ASSERT_TRUE(SetFailpoints("fsync=eio@1").ok());
-  EXPECT_EQ(blobs->Put("bytes").status().code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(FilesBelow(), 0);
+  ASSERT_TRUE(blobs->Put("abc").ok());
+  ASSERT_TRUE(WriteFileDurably(Path("elsewhere"), "abc").ok());
+  std::filesystem::remove(PathOf(kAbcDigest));
+  std::filesystem::create_symlink(Path("elsewhere"), PathOf(kAbcDigest));
+  EXPECT_FALSE(blobs->Get(kAbcDigest).ok());
+  std::filesystem::remove_all(Path("blobs/ba"));
+  std::filesystem::create_directory(Path("other"));
+  std::filesystem::create_directory_symlink(Path("other"), Path("blobs/ba"));
+  EXPECT_FALSE(blobs->Put("abc").ok());
+  EXPECT_FALSE(BlobStore::Open(Path("blobs")).ok());
+  EXPECT_THAT(Files(), ElementsAre("elsewhere"));
 }
 
-TEST_F(BlobStoreTest, AdoptsAFileByMovingIt) {
-  const std::string upload = dir_ + "/upload";
-  Overwrite(upload, "uploaded bytes");
-  auto blobs = Open();
-  const std::string digest = *blobs->Adopt(upload);
-  EXPECT_FALSE(fs::exists(upload));
-  EXPECT_EQ((*blobs->Get(digest))->bytes(), "uploaded bytes");
+TEST_F(BlobStoreTest, WithoutAFolderKeepsBlobsInMemory) {
+  const auto blobs = *BlobStore::Open("");
+  EXPECT_TRUE(blobs->in_memory());
+  EXPECT_EQ(*blobs->Put("abc"), kAbcDigest);
+  const auto blob = *blobs->Get(kAbcDigest);
+  EXPECT_EQ(*blobs->Put("abc"), kAbcDigest);
+  EXPECT_EQ(*blobs->Get(kAbcDigest, Verify::kAlways), blob);
+  Overwrite(Path("upload"), "an upload");
+  const std::string upload = *blobs->Adopt(Path("upload"));
+  EXPECT_EQ(BytesOf(blobs->Get(upload)), "an upload");
+  EXPECT_EQ(blobs->List()->size(), 2u);
+  EXPECT_TRUE(blobs->Delete(kAbcDigest).ok());
+  EXPECT_FALSE(*blobs->Has(kAbcDigest));
+  EXPECT_EQ(blob->bytes(), "abc");
+  EXPECT_TRUE(HasReason(blobs->Get(kAbcDigest).status(), Reason::kNotFound));
+  EXPECT_THAT(Files(), ElementsAre("upload"));
 }
 
-TEST_F(BlobStoreTest, ABlobThatIsReadOutlivesItsDeletion) {
-  for (const std::string& dir : {dir_ + "/blobs", std::string()}) {
-    auto blobs = *BlobStore::Open(dir);
-    const std::string digest = *blobs->Put("bytes");
-    const auto blob = *blobs->Get(digest);
-    ASSERT_TRUE(blobs->Delete(digest).ok());
-    EXPECT_EQ(blob->bytes(), "bytes");
-    EXPECT_TRUE(HasReason(blobs->Get(digest).status(), Reason::kNotFound));
+TEST_F(BlobStoreTest, ManyThreadsPutTheSameBlobs) {
+  const auto blobs = Open();
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 20; ++i) {
+        const std::string bytes = absl::StrCat("blob ", i);
+        EXPECT_EQ(*blobs->Put(bytes), BlobDigest(bytes));
+        EXPECT_EQ(BytesOf(blobs->Get(BlobDigest(bytes))), bytes);
+      }
+    });
   }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(blobs->List()->size(), 20u);
+  EXPECT_EQ(Files().size(), 20u);
 }
 
-TEST_F(BlobStoreTest, OnlyDigestsBecomePaths) {
-  auto blobs = Open();
-  for (const char* name : {"", "..", "../../etc/passwd", "/etc/passwd", "ab", "zz"}) {
-    EXPECT_TRUE(HasReason(blobs->Get(name).status(), Reason::kNotFound)) << name;
-    EXPECT_TRUE(blobs->Delete(name).ok()) << name;
-  }
-}
-
-TEST_F(BlobStoreTest, DeletesOnlyWhatNobodyHas) {
-  auto store = *OpenSqliteStore("");
-  auto blobs = Open();
-  const std::string digest = *blobs->Put("bytes");
-  ASSERT_TRUE(store
-                  ->Write([&](Store::Transaction& t) {
-                    return t.Put({.kind = Kind::kGraph, .id = "g", .blobs = {"other", digest}});
-                  })
-                  .ok());
-  ASSERT_TRUE(DeleteUnused(*store, *blobs, digest).ok());
-  EXPECT_TRUE(blobs->Get(digest).ok());
-  ASSERT_TRUE(
-      store->Write([&](Store::Transaction& t) { return t.Delete(Kind::kGraph, "g"); }).ok());
-  ASSERT_TRUE(DeleteUnused(*store, *blobs, digest).ok());
-  EXPECT_FALSE(blobs->Get(digest).ok());
-}
-
-TEST_F(BlobStoreTest, ADirectoryHasOneOwner) {
-  auto lock = DirectoryLock::Take(dir_);
-  ASSERT_TRUE(lock.ok());
-  EXPECT_EQ(DirectoryLock::Take(dir_).status().code(), absl::StatusCode::kFailedPrecondition);
-  lock->reset();
-  EXPECT_TRUE(DirectoryLock::Take(dir_).ok());
+TEST_F(BlobStoreTest, ABlobThatIsHeldOrUsedIsNotDeletedAsUnused) {
+  const auto blobs = Open();
+  ASSERT_TRUE(blobs->Put("abc").ok());
+  ASSERT_TRUE(blobs->DeleteUnused(kAbcDigest, [] { return true; }).ok());
+  EXPECT_TRUE(*blobs->Has(kAbcDigest));
+  EXPECT_EQ(blobs->DeleteUnused(kAbcDigest, [] { return absl::InternalError("db"); }).code(),
+            absl::StatusCode::kInternal);
+  EXPECT_TRUE(*blobs->Has(kAbcDigest));
+  absl::Notification asked;
+  auto hold = std::make_unique<BlobStore::Hold>(blobs.get());
+  std::thread collector([&] {
+    EXPECT_TRUE(blobs
+                    ->DeleteUnused(kAbcDigest,
+                                   [&]() -> absl::StatusOr<bool> {
+                                     asked.Notify();
+                                     return false;
+                                   })
+                    .ok());
+  });
+  EXPECT_FALSE(asked.WaitForNotificationWithTimeout(absl::Milliseconds(50)));
+  EXPECT_TRUE(*blobs->Has(kAbcDigest));
+  hold.reset();
+  collector.join();
+  EXPECT_FALSE(*blobs->Has(kAbcDigest));
 }
 
 }  // namespace

@@ -1,0 +1,355 @@
+// Max pooling.
+#include <algorithm>
+#include <atomic>
+
+#include "engine/base/checked.h"
+#include "engine/base/team.h"
+#include "engine/graph/window.h"
+#include "engine/ops/all_ops.h"
+#include "engine/ops/builders.h"
+#include "engine/ops/elementwise_rows.h"
+#include "engine/ops/structural.h"
+#include "engine/ops/window_import.h"
+
+namespace gradwire {
+namespace {
+
+using Types = absl::StatusOr<std::vector<TensorType>>;
+
+absl::Status CheckNumber(DType dtype) {
+  if (InClass(dtype, kNumeric)) return absl::OkStatus();
+  return Error(Reason::kDtypeUnsupported,
+               absl::StrCat("input is ", DTypeName(dtype), ", expected a number"));
+}
+
+absl::Status CheckRank(const Shape& x) {
+  if (x.rank() >= 3) return absl::OkStatus();
+  return Error(Reason::kShapeMismatch,
+               absl::StrCat("input is ", x.ToString(), ", expected [N,C,...], rank 3 or more"));
+}
+
+// An error where some window would have no element: a maximum over nothing has no index. (Windows
+// that step over a whole dimension from the padding before it are refused, hit or miss.)
+absl::Status CheckWindowsHoldElements(const Window& window, int rank) {
+  for (size_t i = window.size() - static_cast<size_t>(rank); i < window.size(); ++i) {
+    const WindowDim& d = window[i];
+    const bool left = d.before > 0 && (d.before >= d.span() || d.dilation > d.in);
+    if (!left && d.At(d.out - 1, 0) < d.in) continue;
+    return Error(
+        Reason::kShapeMismatch,
+        absl::StrCat("dimension ", i + 2 + static_cast<size_t>(rank) - window.size(),
+                     ": windows lie in the padding alone: extent ", d.in, ", pads ", d.before,
+                     " and ", d.after, ", kernel ", d.kernel, ", dilation ", d.dilation));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Window> PoolWindow(const Shape& x, const Attrs& attrs) {
+  return MakeWindow(SpatialDims(x), attrs.Ints("kernel"), attrs);
+}
+
+Types InferMaxPool(const InferArgs& args) {
+  const Shape& x = args.in[0].shape;
+  GW_RETURN_IF_ERROR(CheckNumber(args.in[0].dtype));
+  GW_RETURN_IF_ERROR(CheckRank(x));
+  GW_ASSIGN_OR_RETURN(const Window window, PoolWindow(x, args.attrs));
+  const int rank = x.rank() - 2;
+  GW_RETURN_IF_ERROR(CheckWindowsHoldElements(window, rank));
+  Dims dims = {x[0], x[1]};
+  for (int i = kMaxWindowRank - rank; i < kMaxWindowRank; ++i) {
+    dims.push_back(window[static_cast<size_t>(i)].out);
+  }
+  GW_ASSIGN_OR_RETURN(const Shape shape, ResultShape(dims));
+  return std::vector<TensorType>{{args.in[0].dtype, shape}, {DType::kInt64, shape}};
+}
+
+Types InferMaxPoolGrad(const InferArgs& args) {
+  const TensorType &g = args.in[0], &indices = args.in[1];
+  GW_RETURN_IF_ERROR(CheckNumber(g.dtype));
+  GW_RETURN_IF_ERROR(CheckRank(g.shape));
+  if (indices != TensorType{DType::kInt64, g.shape}) {
+    return Error(Reason::kShapeMismatch, absl::StrCat("indices are ", indices.ToString(),
+                                                      ", expected INT64", g.shape.ToString()));
+  }
+  std::vector<int64_t> dims = {g.shape[0], g.shape[1]};
+  const std::vector<int64_t>& extents = args.attrs.Ints("shape");
+  dims.insert(dims.end(), extents.begin(), extents.end());
+  GW_ASSIGN_OR_RETURN(Shape shape, ResultShape(dims));
+  return std::vector<TensorType>{{g.dtype, std::move(shape)}};
+}
+
+// ---- References: a plane is one channel of one member of the batch
+
+// The elements of one window: for i < counts[0], j < counts[1], k < counts[2] those at
+// first + i * steps[0] + j * steps[1] + k * steps[2] of its plane.
+struct Elements {
+  int64_t first;
+  int64_t counts[3], steps[3];
+};
+
+// Where the largest element is: the first of equal ones and the last NaN, as in PyTorch.
+template <typename T>
+int64_t PlaceOfLargest(const Elements& e, const T* x) {
+  int64_t place = e.first;
+  T largest = x[place];
+  bool nan = false;
+  for (int64_t i = 0; i < e.counts[0]; ++i) {
+    for (int64_t j = 0; j < e.counts[1]; ++j) {
+      int64_t at = e.first + i * e.steps[0] + j * e.steps[1];
+      for (int64_t k = 0; k < e.counts[2]; ++k, at += e.steps[2]) {
+        // No branch, because which element is the largest cannot be predicted.
+        const T value = x[at];
+        place ^= (place ^ at) & -static_cast<int64_t>(value > largest);
+        largest = value > largest ? value : largest;
+        nan |= IsNan(value);
+      }
+    }
+  }
+  if (!nan) return place;
+  for (int64_t i = 0; i < e.counts[0]; ++i) {
+    for (int64_t j = 0; j < e.counts[1]; ++j) {
+      int64_t at = e.first + i * e.steps[0] + j * e.steps[1];
+      for (int64_t k = 0; k < e.counts[2]; ++k, at += e.steps[2]) {
+        if (IsNan(x[at])) place = at;
+      }
+    }
+  }
+  return place;
+}
+
+template <typename T>
+void PoolPlane(const Window& w, const T* x, int64_t first, T* values, int64_t* indices) {
+  const Range inside = w[2].Inside();
+  const int64_t line = w[2].in, sheet = w[1].in * line;
+  for (int64_t o = 0; o < w[0].out; ++o) {
+    const Range a = w[0].Positions(o);
+    for (int64_t p = 0; p < w[1].out; ++p) {
+      const Range b = w[1].Positions(p);
+      const int64_t begin = w[0].At(o, a.begin) * sheet + w[1].At(p, b.begin) * line;
+      for (int64_t q = 0; q < w[2].out; ++q) {
+        const Range c = inside.Contains(q) ? Range{0, w[2].kernel} : w[2].Positions(q);
+        const Elements window = {begin + w[2].At(q, c.begin),
+                                 {a.end - a.begin, b.end - b.begin, c.end - c.begin},
+                                 {w[0].dilation * sheet, w[1].dilation * line, w[2].dilation}};
+        const int64_t place = PlaceOfLargest(window, x);
+        *values++ = x[place];
+        *indices++ = first + place;
+      }
+    }
+  }
+}
+
+int64_t Planes(const Shape& shape) { return shape[0] * shape[1]; }
+
+// Elements of one plane; 0 where there is none.
+int64_t PlaneSize(const Shape& shape) {
+  return Planes(shape) == 0 ? 0 : shape.num_elements() / Planes(shape);
+}
+
+absl::Status ReferenceMaxPool(const ReferenceArgs& args) {
+  const Shape &x = args.in[0].shape(), &y = args.out_types[0].shape;
+  GW_ASSIGN_OR_RETURN(const Window window, PoolWindow(x, args.attrs));
+  const int64_t from = PlaneSize(x), to = PlaneSize(y);
+  const bool known = VisitNumeric(args.in[0].dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    ParallelFor(args.threads, Planes(x), [&](int64_t plane) {
+      PoolPlane(window, args.in[0].data<T>() + plane * from, plane * from,
+                static_cast<T*>(args.out[0]) + plane * to,
+                static_cast<int64_t*>(args.out[1]) + plane * to);
+    });
+  });
+  if (known) return absl::OkStatus();
+  return Error(Reason::kDtypeUnsupported, "MaxPool has no kernel for this type");
+}
+
+absl::Status IndexError(const TensorView& indices, int64_t from, int64_t to) {
+  const auto* data = indices.data<int64_t>();
+  for (int64_t i = 0; i < indices.num_elements(); ++i) {
+    const int64_t plane = i / from;
+    if (data[i] >= plane * to && data[i] < (plane + 1) * to) continue;
+    return Error(Reason::kInvalidTensor,
+                 absl::StrCat("index ", data[i], " at position ", i, " is outside [", plane * to,
+                              ", ", (plane + 1) * to - 1, "], its channel"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReferenceMaxPoolGrad(const ReferenceArgs& args) {
+  const Shape &g = args.in[0].shape(), &x = args.out_types[0].shape;
+  const int64_t from = PlaneSize(g), to = PlaneSize(x);
+  std::atomic<bool> outside{false};
+  const bool known = VisitNumeric(args.in[0].dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    ParallelFor(args.threads, Planes(x), [&](int64_t plane) {
+      const T* in = args.in[0].data<T>() + plane * from;
+      const int64_t* at = args.in[1].data<int64_t>() + plane * from;
+      T* out = static_cast<T*>(args.out[0]) + plane * to;
+      std::fill_n(out, to, T{0});
+      for (int64_t i = 0; i < from; ++i) {
+        const auto index = static_cast<uint64_t>(at[i]) - static_cast<uint64_t>(plane * to);
+        if (index >= static_cast<uint64_t>(to)) {
+          outside.store(true, std::memory_order_relaxed);
+        } else {
+          out[index] = WrappingAdd(out[index], in[i]);
+        }
+      }
+    });
+  });
+  if (!known) return Error(Reason::kDtypeUnsupported, "MaxPoolGrad has no kernel for this type");
+  return outside.load() ? IndexError(args.in[1], from, to) : absl::OkStatus();
+}
+
+// ---- Rows
+
+// The elements of x at `indices`, which count through all of it.
+ValueId GatherAt(GraphBuilder& b, ValueId x, ValueId indices) {
+  if (!b.ok()) return kNoValue;
+  return Gather(b, Reshape(b, x, {b.shape(x).num_elements()}), indices, 0);
+}
+
+const OpDef
+    kMaxPoolGradOp =
+        {
+            .name = "MaxPoolGrad",
+            .doc =
+                "Zeros of spatial extents `shape` with the input added at the indices that MaxPool "
+                "gave: its"
+                " gradient.",
+            .attrs = {{"shape", std::vector<int64_t>(), true}},
+            .min_inputs = 2,
+            .max_inputs = 2,
+            .infer = InferMaxPoolGrad,
+            .reference = ReferenceMaxPoolGrad,
+            .derivative = Linear{[](GraphBuilder& b, const NodeView& n, int i, ValueId g) {
+              return i == 0 ? GatherAt(b, g, n.in[1]) : kNoValue;
+            }},
+            .no_onnx_form = "derivatives of convolutions and pools are not written as ONNX yet",
+            .domain =
+                {.samples =
+                     {
+                         {.inputs = {Drawn({1, 2, 3}),
+                                     Given({1, 2, 3}, {0, 3, 3, 4, 7, 4}, DType::kInt64)},
+                          .attrs = {{"shape", Ints({4})}}},
+                         {.inputs = {Drawn({2, 1, 2, 2}),
+                                     Given({2, 1, 2, 2}, {5, 5, 5, 0, 6, 7, 8, 11}, DType::kInt64)},
+                          .attrs = {{"shape", Ints({2, 3})}}},
+                         {.inputs = {Drawn({0, 1, 2}), Given({0, 1, 2}, {}, DType::kInt64)},
+                          .attrs = {{"shape", Ints({4})}}},
+                     }},
+};
+
+int64_t MaxPoolFlops(const InferArgs& args, const TensorType& out) {
+  int64_t flops = out.shape.num_elements();
+  const Shape& x = args.in[0].shape;
+  const std::vector<int64_t>& kernel = args.attrs.Ints("kernel");
+  for (size_t i = 0; i < kernel.size(); ++i) {
+    flops = SaturatingMul(flops, std::min(kernel[i], x[static_cast<int>(i) + 2]));
+  }
+  return flops;
+}
+
+std::vector<ValueId> ImportMaxPool(NodeImport& n);
+std::vector<Sample> MaxPoolSamples();
+
+const OpDef kMaxPoolOp = {
+    .name = "MaxPool",
+    .doc =
+        "The largest element of each window of `[N, C, ...]`, one to three dimensions, NaN if there"
+        " is one; padding is never the largest. The second output is where it is, counted through"
+        " the whole input (by columns within a channel where `storage_order` is 1): the first of"
+        " equal ones, to which the derivative goes. With `ceil_mode`, windows begin in the input or"
+        " the padding before it.",
+    .attrs = {{"kernel", std::vector<int64_t>(), true},
+              {"strides", std::vector<int64_t>(), true},
+              {"pads", std::vector<int64_t>(), true},
+              {"dilations", std::vector<int64_t>(), true}},
+    .infer = InferMaxPool,
+    .reference = ReferenceMaxPool,
+    .derivative = General{.vjp = [](GraphBuilder& b, const NodeView& n,
+                                    absl::Span<const ValueId> g) -> std::vector<ValueId> {
+                            const Shape x = b.shape(n.in[0]);
+                            return {b.Add(kMaxPoolGradOp, {g[0], n.out[1]},
+                                          Attrs{{"shape", ToVector(SpatialDims(x))}})};
+                          },
+                          .jvp = [](GraphBuilder& b, const NodeView& n,
+                                    absl::Span<const ValueId> t) -> std::vector<ValueId> {
+                            return {GatherAt(b, t[0], n.out[1]), kNoValue};
+                          }},
+    .flops = MaxPoolFlops,
+    .onnx = {{.name = "MaxPool", .since = 1, .import = ImportMaxPool}},
+    .no_onnx_form = "derivatives of convolutions and pools are not written as ONNX yet",
+    .domain = {.samples = MaxPoolSamples()},
+};
+
+// ---- ONNX
+
+// Indices that count each channel of [N, C, ...] by columns, its first spatial dimension fastest.
+ValueId ByColumns(GraphBuilder& b, ValueId indices, const Shape& x) {
+  const auto number = [&](int64_t value) { return b.Constant(Tensor::Scalar<int64_t>(value)); };
+  ValueId out = kNoValue, rest = indices;
+  for (int d = x.rank() - 1; d >= 2; --d) {
+    int64_t step = 1;
+    for (int e = 2; e < d; ++e) step *= x[e];
+    const ValueId extent = number(x[d]), next = Div(b, rest, extent);
+    const ValueId term = Mul(b, Sub(b, rest, Mul(b, next, extent)), number(step));
+    out = out == kNoValue ? term : Add(b, out, term);
+    rest = next;
+  }
+  return Add(b, out, Mul(b, rest, number(PlaneSize(x))));
+}
+
+std::vector<ValueId> ImportMaxPool(NodeImport& n) {
+  if (!TakesInputs(n, 1, 1)) return {};
+  const Shape x = n.type(0).shape;
+  if (absl::Status s = CheckRank(x); !s.ok()) {
+    n.b.Fail(s);
+    return {};
+  }
+  if (!n.attrs.Has("kernel_shape")) n.Fail(Reason::kInvalidModel, "kernel_shape is missing");
+  const std::vector<int64_t> kernel = IntsAttr(n, "kernel_shape", {});
+  const bool ceil_mode = IntAttr(n, "ceil_mode", 0) != 0;
+  const bool by_columns = IntAttr(n, "storage_order", 0) != 0;
+  std::optional<std::vector<Attrs::Entry>> attrs =
+      WindowAttrs(n, SpatialDims(x), kernel, ceil_mode);
+  if (!n.b.ok()) return {};
+  attrs->emplace_back("kernel", kernel);
+  std::vector<ValueId> out = n.b.AddMulti(kMaxPoolOp, {n.in(0)}, Attrs(*std::move(attrs)));
+  if (n.b.ok() && by_columns && n.num_outputs > 1) out[1] = ByColumns(n.b, out[1], x);
+  return out;
+}
+
+std::vector<Sample> MaxPoolSamples() {
+  return {
+      {.inputs = {Drawn({2, 3, 4, 6})},
+       .attrs = {{"kernel_shape", Ints({2, 2})}, {"strides", Ints({2, 2})}}},
+      {.inputs = {Drawn({1, 2, 5, 5})},
+       .attrs = {{"kernel_shape", Ints({3, 2})},
+                 {"pads", Ints({1, 0, 2, 1})},
+                 {"dilations", Ints({1, 2})},
+                 {"storage_order", int64_t{1}}},
+       .num_outputs = 2},
+      {.inputs = {Drawn({2, 2, 6})},
+       .attrs = {{"kernel_shape", Ints({3})}, {"strides", Ints({2})}, {"ceil_mode", int64_t{1}}},
+       .num_outputs = 2},
+      {.inputs = {Drawn({1, 2, 3, 4, 3})},
+       .attrs = {{"kernel_shape", Ints({2, 2, 2})}, {"storage_order", int64_t{1}}},
+       .num_outputs = 2},
+      {.inputs = {Drawn({1, 1, 5, 4})},
+       .attrs = {{"kernel_shape", Ints({2, 3})},
+                 {"auto_pad", std::string("SAME_UPPER")},
+                 {"strides", Ints({2, 1})}}},
+      {.inputs = {Drawn({1, 1, 5})},
+       .attrs = {{"kernel_shape", Ints({2})}, {"auto_pad", std::string("SAME_LOWER")}},
+       .opset = 6},
+      {.inputs = {Drawn({1, 1, 5})},
+       .attrs = {{"kernel_shape", Ints({2})}, {"auto_pad", std::string("VALID")}},
+       .opset = 10},
+      {.inputs = {Drawn({0, 2, 4})}, .attrs = {{"kernel_shape", Ints({2})}}},
+  };
+}
+
+}  // namespace
+
+std::vector<const OpDef*> PoolOps() { return {&kMaxPoolOp, &kMaxPoolGradOp}; }
+
+}  // namespace gradwire

@@ -1,0 +1,264 @@
+#include "server/jobs/checkpoints.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "engine/base/status.h"
+#include "engine/io/safetensors.h"
+#include "proto/codec/tensor_codec.h"
+#include "proto/codec/time_codec.h"
+
+namespace gradwire::jobs {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kManifest[] = "gradwire.manifest";
+
+absl::Status Misfit(absl::string_view what) {
+  return Error(Reason::kCorruptData, absl::StrCat("the checkpoint does not fit the job: ", what));
+}
+
+absl::StatusOr<std::map<std::string, Tensor>> TensorsOf(absl::string_view file, json* manifest) {
+  SafetensorsMetadata metadata;
+  GW_ASSIGN_OR_RETURN(auto tensors, ReadSafetensors(file, &metadata));
+  if (manifest != nullptr) {
+    *manifest = json::parse(metadata[kManifest], nullptr, /*allow_exceptions=*/false);
+    if (!manifest->is_object()) return Misfit("it has no manifest");
+  }
+  std::map<std::string, Tensor> out;
+  for (auto& [name, tensor] : tensors) out.emplace(name, std::move(tensor));
+  return out;
+}
+
+void CopyInto(const Tensor& from, Tensor* to) {
+  if (from.bytes() > 0)
+    std::memcpy(to->mutable_raw(), from.raw(), static_cast<size_t>(from.bytes()));
+}
+
+}  // namespace
+
+json ExactJson(double value) {
+  return absl::StrCat(absl::Hex(std::bit_cast<uint64_t>(value), absl::kZeroPad16));
+}
+
+double FromExactJson(const json& value) {
+  uint64_t bits = 0;
+  if (value.is_string() && absl::SimpleHexAtoi(value.get<std::string>(), &bits)) {
+    return std::bit_cast<double>(bits);
+  }
+  return value.is_number() ? value.get<double>() : 0;
+}
+
+json Position::ToJson() const {
+  return {{"step", step},
+          {"epoch", place.epoch},
+          {"batch", place.index},
+          {"lr_factor", ExactJson(lr_factor)},
+          {"run_seconds", ExactJson(run_seconds)},
+          {"last_loss", ExactJson(last_loss)},
+          {"best_value", ExactJson(best_value)},
+          {"best_step", best_step},
+          {"evaluations_without_gain", evaluations_without_gain}};
+}
+
+absl::Status Position::FromJson(const json& j) {
+  try {
+    step = j.at("step").get<int64_t>();
+    place = {j.at("epoch").get<int64_t>(), j.at("batch").get<int64_t>()};
+    lr_factor = FromExactJson(j.at("lr_factor"));
+    run_seconds = FromExactJson(j.at("run_seconds"));
+    last_loss = FromExactJson(j.at("last_loss"));
+    best_value = FromExactJson(j.at("best_value"));
+    best_step = j.at("best_step").get<int64_t>();
+    evaluations_without_gain = j.at("evaluations_without_gain").get<int64_t>();
+  } catch (const json::exception& error) {
+    return Misfit(error.what());
+  }
+  return absl::OkStatus();
+}
+
+std::string ParameterDigest(Stepper& stepper) {
+  DigestBuilder d;
+  for (const StateTensor& s : stepper.state()) {
+    if (!s.parameter) continue;
+    d.Add(s.name).Add(DigestOf(
+        {static_cast<const char*>(s.tensor->raw()), static_cast<size_t>(s.tensor->bytes())}));
+  }
+  return d.Finish().Hex();
+}
+
+Snapshot TakeSnapshot(const v1::TrainingJob& job, Stepper& stepper, const Position& position) {
+  Snapshot out;
+  out.position = position;
+  for (const StateTensor& s : stepper.state()) {
+    out.tensors.emplace_back(s.name, Tensor::CopyOf(*s.tensor));
+  }
+  out.parameter_digest = ParameterDigest(stepper);
+  out.plan_digest = stepper.plan_digest().Hex();
+  out.manifest = {{"position", position.ToJson()},
+                  {"memory", stepper.SaveMemory()},
+                  {"seed", job.seed()},
+                  {"dataset", job.dataset()},
+                  {"optimizer", job.optimizer().ShortDebugString()},
+                  {"schedule", job.schedule().ShortDebugString()},
+                  {"parameter_digest", out.parameter_digest},
+                  {"plan_digest", out.plan_digest}};
+  return out;
+}
+
+absl::Status Restore(absl::string_view file, Stepper& stepper, Position* position,
+                     std::string* plan_digest) {
+  json manifest;
+  GW_ASSIGN_OR_RETURN(const auto tensors, TensorsOf(file, &manifest));
+  for (const StateTensor& s : stepper.state()) {
+    const auto found = tensors.find(s.name);
+    if (found == tensors.end() || found->second.type() != s.tensor->type()) {
+      return Misfit(absl::StrCat("tensor ", s.name, " is missing or of another type"));
+    }
+  }
+  GW_RETURN_IF_ERROR(position->FromJson(manifest.value("position", json())));
+  GW_RETURN_IF_ERROR(stepper.LoadMemory(manifest.value("memory", json())));
+  for (const StateTensor& s : stepper.state()) CopyInto(tensors.at(s.name), s.tensor);
+  *plan_digest = manifest.value("plan_digest", "");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<store::CheckpointRow> FindCheckpoint(store::Store& store, const std::string& name) {
+  const size_t slash = name.find('/', sizeof(kJobPrefix) - 1);
+  GW_ASSIGN_OR_RETURN(const std::string id, IdOf(name.substr(0, slash), kJobPrefix));
+  absl::string_view rest = slash == std::string::npos ? "" : absl::string_view(name).substr(slash);
+  int64_t step = -1;
+  if (!rest.empty() &&
+      (!absl::ConsumePrefix(&rest, "/checkpoints/") || !absl::SimpleAtoi(rest, &step))) {
+    return Error(Reason::kInvalidSpec, absl::StrCat("name: got \"", name.substr(0, 80),
+                                                    "\", expected jobs/ID/checkpoints/STEP"));
+  }
+  std::vector<store::CheckpointRow> rows;
+  GW_RETURN_IF_ERROR(store.Read([&](store::Store::Snapshot& s) -> absl::Status {
+    GW_RETURN_IF_ERROR(GetJob(s, id).status());
+    GW_ASSIGN_OR_RETURN(rows, s.Checkpoints(id));
+    return absl::OkStatus();
+  }));
+  for (store::CheckpointRow& row : rows) {
+    if (step < 0 || row.step == step) return std::move(row);
+  }
+  return NotFound(step < 0 ? absl::StrCat("checkpoint of ", name) : name);
+}
+
+absl::Status StartFrom(absl::string_view file, Stepper& stepper) {
+  GW_ASSIGN_OR_RETURN(const auto tensors, TensorsOf(file, nullptr));
+  Problems problems;
+  for (const StateTensor& s : stepper.state()) {
+    if (!s.parameter) continue;
+    const auto found = tensors.find(s.name);
+    if (found == tensors.end()) {
+      problems.Add(Reason::kInvalidSpec, "start",
+                   absl::StrCat("the checkpoint has no parameter ", s.name));
+    } else if (found->second.type() != s.tensor->type()) {
+      problems.Add(Reason::kInvalidSpec, "start",
+                   absl::StrCat("parameter ", s.name, " is ", found->second.type().ToString(),
+                                " in the checkpoint, expected ", s.tensor->type().ToString()));
+    }
+  }
+  GW_RETURN_IF_ERROR(problems.ToStatus());
+  for (const StateTensor& s : stepper.state()) {
+    if (s.parameter) CopyInto(tensors.at(s.name), s.tensor);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ExportTrained(Engine& engine, const v1::TrainingJob& job,
+                                          absl::string_view checkpoint) {
+  GW_ASSIGN_OR_RETURN(const auto trained, TensorsOf(checkpoint, nullptr));
+  NamedViews inputs, values;
+  std::vector<Tensor> owned;
+  for (const auto& [name, proto] : job.inputs()) {
+    GW_ASSIGN_OR_RETURN(const TensorView view,
+                        codec::ViewOf(proto, absl::StrCat("inputs.", name), &owned));
+    owned.push_back(Tensor::CopyOf(view));
+    inputs.emplace(name, owned.back());
+  }
+  for (const auto& [name, tensor] : trained) values.emplace(name, tensor);
+  switch (job.model().source_case()) {
+    case v1::Model::kOnnx:
+      return engine.ExportWith(ModelFormat::kOnnx, job.model().onnx(), inputs, values);
+    case v1::Model::kText:
+      return engine.ExportWith(ModelFormat::kText, job.model().text(), inputs, values);
+    default:
+      return engine.ExportWith(ModelFormat::kFormula, job.model().expression(), inputs, values);
+  }
+}
+
+CheckpointWriter::~CheckpointWriter() { Wait().IgnoreError(); }
+
+absl::Status CheckpointWriter::Start(Snapshot snapshot, KeepRule keep) {
+  GW_RETURN_IF_ERROR(Wait());
+  done_ = false;
+  thread_ = std::thread([this, snapshot = std::move(snapshot), keep] {
+    result_ = Write(snapshot, keep);
+    done_ = true;
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointWriter::Wait() {
+  if (!thread_.joinable()) return absl::OkStatus();
+  thread_.join();
+  return result_;
+}
+
+absl::Status CheckpointWriter::Write(const Snapshot& snapshot, KeepRule keep) {
+  std::vector<std::pair<std::string, TensorView>> views(snapshot.tensors.begin(),
+                                                        snapshot.tensors.end());
+  const std::string file = WriteSafetensors(views, {{kManifest, snapshot.manifest.dump()}});
+  std::vector<std::string> dropped;
+  {
+    const store::BlobStore::Hold hold(shared_.blobs);
+    GW_ASSIGN_OR_RETURN(const std::string blob, shared_.blobs->Put(file));
+    GW_RETURN_IF_ERROR(shared_.store->Write([&](store::Store::Transaction& t) -> absl::Status {
+      GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id_));
+      v1::Checkpoint checkpoint;
+      const int64_t step = snapshot.position.step;
+      checkpoint.set_name(absl::StrCat(kJobPrefix, id_, "/checkpoints/", step));
+      checkpoint.set_step(step);
+      checkpoint.set_epoch(snapshot.position.place.epoch);
+      *checkpoint.mutable_create_time() = codec::ToProto(absl::Now());
+      checkpoint.set_bytes(static_cast<int64_t>(file.size()));
+      checkpoint.set_sha256(blob);
+      checkpoint.set_parameter_digest(snapshot.parameter_digest);
+      checkpoint.set_plan_digest(snapshot.plan_digest);
+      checkpoint.set_best(step == keep.best_step);
+      GW_RETURN_IF_ERROR(t.PutCheckpoint(id_, {step, checkpoint.SerializeAsString(), blob}));
+      GW_ASSIGN_OR_RETURN(const auto rows, t.Checkpoints(id_));
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const bool kept = keep.newest < 0 || i < static_cast<size_t>(std::max(keep.newest, 1)) ||
+                          rows[i].step == keep.best_step;
+        if (kept) continue;
+        GW_RETURN_IF_ERROR(t.DeleteCheckpoint(id_, rows[i].step));
+        dropped.push_back(rows[i].blob);
+      }
+      v1::TrainingEvent event;
+      *event.mutable_time() = checkpoint.create_time();
+      event.set_step(step);
+      *event.mutable_checkpoint() = std::move(checkpoint);
+      std::vector<v1::TrainingEvent> events = {std::move(event)};
+      GW_RETURN_IF_ERROR(AppendEvents(t, id_, events, &record.job));
+      return PutJob(t, record);
+    }));
+  }
+  shared_.watchers->Notify(id_);
+  for (const std::string& blob : dropped) {
+    GW_RETURN_IF_ERROR(store::DeleteUnused(*shared_.store, *shared_.blobs, blob));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace gradwire::jobs

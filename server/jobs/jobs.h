@@ -1,0 +1,89 @@
+// File: jobs.h
+//
+// Jobs: training jobs from their creation to their end: the queue, what runs, and taking up again
+// what a stopped server has left. training_service.proto says what each call means.
+//
+//   Jobs jobs(shared, {.max_running = 2});
+//   GW_RETURN_IF_ERROR(jobs.TakeUp());              // at start
+//   GW_RETURN_IF_ERROR(jobs.Create(request, &job)); // ...
+//   jobs.Stop();                                    // checkpoints, and leaves them queued
+//
+// Every change is in the store before the call returns; what runs follows from the store. Jobs run
+// side by side up to max_running; the others wait, the highest priority first, then the oldest.
+//
+// Thread-safety: every method may be called from any thread.
+#ifndef GRADWIRE_SERVER_JOBS_JOBS_H_
+#define GRADWIRE_SERVER_JOBS_JOBS_H_
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <tuple>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "google/protobuf/empty.pb.h"
+#include "gradwire/v1/training_service.pb.h"
+#include "server/jobs/job_run.h"
+
+namespace gradwire::jobs {
+
+struct JobsOptions {
+  int max_running = 1;
+};
+
+class Jobs {
+ public:
+  Jobs(const Shared& shared, const JobsOptions& options) : shared_(shared), options_(options) {}
+  ~Jobs();  // Stop()
+
+  // Queues the jobs that an earlier server has left, and starts to run.
+  absl::Status TakeUp();
+  // Running jobs checkpoint and go back to the queue; returns when all have.
+  void Stop();
+
+  absl::Status Create(const v1::CreateTrainingJobRequest& request, v1::TrainingJob* response);
+  absl::Status Get(const std::string& name, v1::TrainingJob* response);
+  absl::Status List(const v1::ListTrainingJobsRequest& request,
+                    v1::ListTrainingJobsResponse* response);
+  absl::Status Delete(const v1::DeleteTrainingJobRequest& request,
+                      google::protobuf::Empty* response);
+  absl::Status Cancel(const v1::CancelTrainingJobRequest& request, v1::TrainingJob* response);
+  absl::Status Pause(const v1::PauseTrainingJobRequest& request, v1::TrainingJob* response);
+  absl::Status Resume(const v1::ResumeTrainingJobRequest& request, v1::TrainingJob* response);
+  absl::Status Estimate(const v1::TrainingJob& job, v1::TrainingEstimate* response);
+
+  const Shared& shared() const { return shared_; }
+
+ private:
+  using QueueKey = std::tuple<int64_t, int64_t, std::string>;  // -priority, serial, id
+  static QueueKey KeyOf(const JobRecord& record);
+
+  // Checks a job in full; compiles it.
+  absl::Status Check(const v1::TrainingJob& job, v1::TrainingEstimate* estimate);
+  void Enqueue(const JobRecord& record);
+  // The next one that may start; null where there is none, or no room.
+  const QueueKey* NextToStart() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Work();
+  // Removes jobs whose time has passed.
+  void Expire();
+  absl::Status Remove(store::Store::Transaction& t, const std::string& id,
+                      std::vector<std::string>* blobs);
+  // What only the running server knows of a job.
+  void AddLiveState(const std::string& id, v1::TrainingJob* job);
+
+  const Shared& shared_;
+  const JobsOptions options_;
+  absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::set<QueueKey> queue_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::unique_ptr<JobRun>> running_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> ended_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace gradwire::jobs
+
+#endif  // GRADWIRE_SERVER_JOBS_JOBS_H_
