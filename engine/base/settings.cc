@@ -39,8 +39,8 @@ Settings Complete(absl::Span<const SettingDef> defs, const Settings& given, absl
     }
   }
   for (const auto& [name, value] : given) {
-    const auto* def =
-        std::find_if(defs.begin(), defs.end(), [&](const SettingDef& d) { return name == d.name; });
+    const auto* def = std::find_if(defs.begin(), defs.end(),
+                                   [&name = name](const SettingDef& d) { return name == d.name; });
     if (def == defs.end()) {
       const auto add_name = [](std::string* text, const SettingDef& d) { text->append(d.name); };
       refuse(name, defs.empty() ? "there is no such setting, nor any other"

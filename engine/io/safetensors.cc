@@ -197,8 +197,9 @@ std::string WriteSafetensors(const std::vector<std::pair<std::string, TensorView
   if (!metadata.empty()) header["__metadata__"] = metadata;
   int64_t at = 0;
   for (const auto& [name, tensor] : tensors) {
-    const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes),
-                                    [&](const auto& t) { return t.dtype == tensor.dtype(); });
+    const auto* type =
+        std::find_if(std::begin(kTypes), std::end(kTypes),
+                     [dtype = tensor.dtype()](const auto& t) { return t.dtype == dtype; });
     const int64_t end = at + tensor.bytes();
     header[name] = {
         {"dtype", type->name},

@@ -280,7 +280,7 @@ void CheckWords(const ScheduleRow& row, absl::string_view where, ScheduleSpec* s
   };
   for (const auto& [name, word] : spec->words) {
     const auto def = std::find_if(row.words.begin(), row.words.end(),
-                                  [&](const ScheduleWord& w) { return name == w.name; });
+                                  [&name = name](const ScheduleWord& w) { return name == w.name; });
     if (def == row.words.end()) {
       refuse(name, "there is no such setting");
     } else if (std::find(def->choices.begin(), def->choices.end(), word) == def->choices.end()) {
