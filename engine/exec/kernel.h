@@ -34,6 +34,20 @@ inline const char* PostOpName(PostOp post_op) {
   return kNames[static_cast<int>(post_op)];
 }
 
+// The dimension of its output along which a primitive adds a bias; -1: it adds none.
+inline int BiasDim(PrimitiveKind kind, const Shape& out) {
+  switch (kind) {
+    case PrimitiveKind::kMatMul:
+      return out.rank() - 1;
+    case PrimitiveKind::kConv:
+      return 1;
+    case PrimitiveKind::kConvInputGrad:
+    case PrimitiveKind::kConvWeightGrad:
+      break;
+  }
+  return -1;
+}
+
 // A primitive with what was folded into it: out = post_op(op(in...) + bias).
 struct PrimitiveCall {
   PrimitiveKind kind;
@@ -41,8 +55,7 @@ struct PrimitiveCall {
   std::vector<TensorType> in;   // the op's inputs
   std::vector<Layout> layouts;  // how each lies in its buffer (offset already applied: 0)
   TensorType out;
-  // A last input, a dense vector along a dimension of the output: the last one of a product, the
-  // channels (dimension 1) of a convolution.
+  // A last input, a dense vector along dimension BiasDim() of the output.
   bool has_bias = false;
   PostOp post_op = PostOp::kNone;
   int threads = 1;

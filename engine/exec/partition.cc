@@ -306,20 +306,6 @@ class Partitioner {
   }
 
   // ---- Primitives, with what folds into them
-  // The dimension of its output along which a primitive adds a bias; -1: it adds none.
-  static int BiasDim(PrimitiveKind kind, const Shape& out) {
-    switch (kind) {
-      case PrimitiveKind::kMatMul:
-        return out.rank() - 1;
-      case PrimitiveKind::kConv:
-        return 1;
-      case PrimitiveKind::kConvInputGrad:
-      case PrimitiveKind::kConvWeightGrad:
-        break;
-    }
-    return -1;
-  }
-
   // The bias operand if node `add` is out + bias with a bias over dimension `dim` alone, known
   // before the primitive runs.
   std::optional<Operand> BiasOf(int32_t add, ValueId product, int dim, int32_t at) const {

@@ -1,8 +1,6 @@
 #include "server/core/analysis_core.h"
 
 #include <algorithm>
-#include <exception>
-#include <new>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -108,24 +106,16 @@ absl::Status Analyze(const v1::AnalyzeGraphRequest& request, Pipeline& p,
 
 absl::Status AnalysisCore::AnalyzeGraph(const v1::AnalyzeGraphRequest& request,
                                         v1::AnalyzeGraphResponse* response, Call& call) {
-  try {
-    Pipeline p(engine_, graphs_, /*max_message_bytes=*/0, call, PartsOf(request));
-    GW_RETURN_IF_ERROR(p.CheckRequest());
-    GW_ASSIGN_OR_RETURN(const ModelBytes model, p.FindModel());
-    GW_ASSIGN_OR_RETURN(const ModelSummary summary,
-                        engine_.Summarize(model.format, model.bytes, p.inputs()));
-    AddSummary(summary, response);
-    const absl::Status status = Analyze(request, p, response);
-    if (IsIssue(status)) {
-      AddIssues(status, summary, response);
-      return absl::OkStatus();
-    }
-    return status;
-  } catch (const std::bad_alloc&) {
-    return Error(Reason::kMemoryLimit, "the system has no more memory");
-  } catch (const std::exception& e) {
-    return absl::InternalError(absl::StrCat("unexpected: ", e.what()));
-  }
+  Pipeline p(engine_, graphs_, /*max_message_bytes=*/0, call, PartsOf(request));
+  GW_RETURN_IF_ERROR(p.CheckRequest());
+  GW_ASSIGN_OR_RETURN(const ModelBytes model, p.FindModel());
+  GW_ASSIGN_OR_RETURN(const ModelSummary summary,
+                      engine_.Summarize(model.format, model.bytes, p.inputs()));
+  AddSummary(summary, response);
+  const absl::Status status = Analyze(request, p, response);
+  if (!IsIssue(status)) return status;
+  AddIssues(status, summary, response);
+  return absl::OkStatus();
 }
 
 }  // namespace gradwire::server

@@ -1,8 +1,6 @@
 #include "server/core/gradient_core.h"
 
 #include <algorithm>
-#include <exception>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -54,24 +52,18 @@ void AddEmpty(int count, Repeated* to) {
 
 template <typename Request, typename Fn>
 absl::Status GradientCore::Compute(const Request& request, Call& call, const Fn& fn) {
-  try {
-    const absl::Time start = absl::Now();
-    Pipeline pipeline(engine_, options_.graphs, options_.max_message_bytes, call, PartsOf(request));
-    GW_RETURN_IF_ERROR(fn(pipeline));
-    if (call.quick_key != 0) {
-      const bool slow_here = call.gate == nullptr && absl::Now() - start > kNoLongerQuick;
-      if (pipeline.quick() && !slow_here) {
-        quick_calls_.Add(call.quick_key);
-      } else {
-        quick_calls_.Remove(call.quick_key);
-      }
+  const absl::Time start = absl::Now();
+  Pipeline pipeline(engine_, options_.graphs, options_.max_message_bytes, call, PartsOf(request));
+  GW_RETURN_IF_ERROR(fn(pipeline));
+  if (call.quick_key != 0) {
+    const bool slow_here = call.gate == nullptr && absl::Now() - start > kNoLongerQuick;
+    if (pipeline.quick() && !slow_here) {
+      quick_calls_.Add(call.quick_key);
+    } else {
+      quick_calls_.Remove(call.quick_key);
     }
-    return absl::OkStatus();
-  } catch (const std::bad_alloc&) {
-    return Error(Reason::kMemoryLimit, "the system has no more memory");
-  } catch (const std::exception& e) {
-    return absl::InternalError(absl::StrCat("unexpected: ", e.what()));
   }
+  return absl::OkStatus();
 }
 
 absl::Status GradientCore::Evaluate(const v1::EvaluateRequest& request,

@@ -1,18 +1,18 @@
 #include "server/core/graph_store.h"
 
 #include <algorithm>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "engine/base/status.h"
 #include "proto/codec/time_codec.h"
 #include "server/core/pipeline.h"
+#include "server/jobs/model_source.h"
 #include "server/store/once.h"
+#include "server/store/page.h"
 
 namespace gradwire::server {
 namespace {
@@ -23,8 +23,6 @@ using store::Store;
 
 constexpr char kPrefix[] = "graphs/";
 constexpr size_t kMaxDisplayNameBytes = 256;
-constexpr int kDefaultPageSize = 100;
-constexpr int kMaxPageSize = 1000;
 constexpr size_t kMaxFound = 1024;
 
 absl::Status NotFound(const std::string& name) {
@@ -37,31 +35,6 @@ absl::StatusOr<std::string> DigestIn(const std::string& name) {
   absl::string_view digest = name;
   if (!absl::ConsumePrefix(&digest, kPrefix) || !store::IsBlobDigest(digest)) return NotFound(name);
   return std::string(digest);
-}
-
-// The format and bytes of a source; formats are kept as the resource's state.
-absl::StatusOr<std::pair<ModelFormat, const std::string*>> SourceOf(const v1::Model& model) {
-  switch (model.source_case()) {
-    case v1::Model::kOnnx:
-      return std::pair{ModelFormat::kOnnx, &model.onnx()};
-    case v1::Model::kText:
-      return std::pair{ModelFormat::kText, &model.text()};
-    case v1::Model::kExpression:
-      return std::pair{ModelFormat::kFormula, &model.expression()};
-    default:
-      return Error(Reason::kInvalidModel, "model: expected one of onnx, text and expression");
-  }
-}
-
-void SetSource(ModelFormat format, std::string bytes, v1::Model* model) {
-  switch (format) {
-    case ModelFormat::kOnnx:
-      return model->set_onnx(std::move(bytes));
-    case ModelFormat::kText:
-      return model->set_text(std::move(bytes));
-    case ModelFormat::kFormula:
-      return model->set_expression(std::move(bytes));
-  }
 }
 
 absl::StatusOr<v1::Graph> GraphOf(const Resource& resource) {
@@ -127,7 +100,10 @@ absl::Status GraphStore::CreateGraph(const v1::CreateGraphRequest& request, v1::
   if (request.has_derivative_of()) {
     GW_ASSIGN_OR_RETURN(derivative, Derive(request.derivative_of(), call));
   } else {
-    GW_ASSIGN_OR_RETURN(std::tie(format, bytes), SourceOf(request.model()));
+    GW_ASSIGN_OR_RETURN(const jobs::ModelSource source,
+                        jobs::SourceOf(request.model(), "onnx, text and expression"));
+    format = source.format;
+    bytes = source.bytes;
     GW_RETURN_IF_ERROR(engine_.LoadModel(format, *bytes, {}).status());
   }
   const std::string digest = store::BlobDigest(*bytes);
@@ -210,30 +186,21 @@ absl::Status GraphStore::GetGraph(const v1::GetGraphRequest& request, v1::Graph*
   }));
   if (request.view() != v1::FULL) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(const KeptGraph kept, Find(request.name()));
-  SetSource(kept.format, std::string(kept.bytes->bytes()), response->mutable_model());
+  jobs::SetSource(kept.format, std::string(kept.bytes->bytes()), response->mutable_model());
   return absl::OkStatus();
 }
 
 absl::Status GraphStore::ListGraphs(const v1::ListGraphsRequest& request,
                                     v1::ListGraphsResponse* response, Call&) {
-  int64_t before = 0;
-  if (!request.page_token().empty() && !absl::SimpleAtoi(request.page_token(), &before)) {
-    return Error(Reason::kInvalidSpec, "page_token: is not one that this server gave");
-  }
-  if (request.page_size() < 0) {
-    return Error(Reason::kInvalidSpec, "page_size: expected 0 or more");
-  }
-  const int size =
-      request.page_size() == 0 ? kDefaultPageSize : std::min(request.page_size(), kMaxPageSize);
+  GW_ASSIGN_OR_RETURN(const store::Page page,
+                      store::PageOf(request.page_size(), request.page_token()));
   return store_.Read([&](Store::Snapshot& snapshot) -> absl::Status {
-    GW_ASSIGN_OR_RETURN(const auto rows, snapshot.List(Kind::kGraph, before, size, {}));
+    GW_ASSIGN_OR_RETURN(const auto rows, snapshot.List(Kind::kGraph, page.before, page.size, {}));
     for (const Resource& row : rows) {
       if (Expired(row)) continue;
       GW_ASSIGN_OR_RETURN(*response->add_graphs(), GraphOf(row));
     }
-    if (static_cast<int>(rows.size()) == size) {
-      response->set_next_page_token(absl::StrCat(rows.back().serial));
-    }
+    response->set_next_page_token(store::NextPageToken(page, rows));
     return absl::OkStatus();
   });
 }
@@ -241,18 +208,14 @@ absl::Status GraphStore::ListGraphs(const v1::ListGraphsRequest& request,
 absl::Status GraphStore::DeleteGraph(const v1::DeleteGraphRequest& request,
                                      google::protobuf::Empty* response, Call&) {
   GW_ASSIGN_OR_RETURN(const std::string digest, DigestIn(request.name()));
-  bool unused = false;
   GW_RETURN_IF_ERROR(store::Once(
       store_, "DeleteGraph", request, response, [&](Store::Transaction& t) -> absl::Status {
         GW_ASSIGN_OR_RETURN(const auto known, t.Get(Kind::kGraph, digest));
         if (!known) return NotFound(request.name());
-        GW_RETURN_IF_ERROR(t.Delete(Kind::kGraph, digest));
-        GW_ASSIGN_OR_RETURN(const bool used, t.UsesBlob(digest));
-        unused = !used;
-        return absl::OkStatus();
+        return t.Delete(Kind::kGraph, digest);
       }));
   Forget(digest);
-  return unused ? store::DeleteUnused(store_, blobs_, digest) : absl::OkStatus();
+  return store::DeleteUnused(store_, blobs_, digest);
 }
 
 }  // namespace gradwire::server

@@ -9,6 +9,7 @@
 #include "engine/base/checked.h"
 #include "proto/codec/tensor_codec.h"
 #include "proto/codec/time_codec.h"
+#include "server/jobs/model_source.h"
 
 namespace gradwire::server {
 namespace {
@@ -149,24 +150,17 @@ absl::Status Pipeline::CheckRequest() {
 }
 
 absl::StatusOr<ModelBytes> Pipeline::FindModel() {
-  switch (parts_.model->source_case()) {
-    case v1::Model::kOnnx:
-      return ModelBytes{ModelFormat::kOnnx, parts_.model->onnx()};
-    case v1::Model::kText:
-      return ModelBytes{ModelFormat::kText, parts_.model->text()};
-    case v1::Model::kExpression:
-      return ModelBytes{ModelFormat::kFormula, parts_.model->expression()};
-    case v1::Model::kGraph: {
-      if (graphs_ == nullptr) return Error(Reason::kNotFound, "model.graph: no graphs are kept");
-      GW_ASSIGN_OR_RETURN(KeptGraph kept, graphs_->Find(parts_.model->graph()));
-      const absl::string_view bytes = kept.bytes->bytes();
-      GW_RETURN_IF_ERROR(call_.memory.Grow(static_cast<int64_t>(bytes.size()), "the graph"));
-      return ModelBytes{kept.format, bytes, std::move(kept.bytes)};
-    }
-    case v1::Model::SOURCE_NOT_SET:
-      break;
+  if (found_.bytes.data() != nullptr) return found_;
+  if (parts_.model->has_graph()) {
+    if (graphs_ == nullptr) return Error(Reason::kNotFound, "model.graph: no graphs are kept");
+    GW_ASSIGN_OR_RETURN(KeptGraph kept, graphs_->Find(parts_.model->graph()));
+    const absl::string_view bytes = kept.bytes->bytes();
+    GW_RETURN_IF_ERROR(call_.memory.Grow(static_cast<int64_t>(bytes.size()), "the graph"));
+    return found_ = {kept.format, bytes, std::move(kept.bytes)};
   }
-  return Error(Reason::kInvalidModel, "model: expected one of onnx, text, expression and graph");
+  GW_ASSIGN_OR_RETURN(const jobs::ModelSource source,
+                      jobs::SourceOf(*parts_.model, "onnx, text, expression and graph"));
+  return found_ = {source.format, *source.bytes, nullptr};
 }
 
 absl::Status Pipeline::Load() {

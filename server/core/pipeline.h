@@ -72,6 +72,7 @@ class Pipeline {
 
   // All problems of options and tensors at once. Load() begins with it.
   absl::Status CheckRequest();
+  // Looks once.
   absl::StatusOr<ModelBytes> FindModel();
   // Decodes the model.
   absl::Status Load();
@@ -145,6 +146,7 @@ class Pipeline {
   bool hides_values_ = false;
   Vectors vectors_;
 
+  ModelBytes found_;  // no data: not looked for yet
   std::shared_ptr<const LoadedModel> loaded_;
   Prepared prepared_;
   absl::Duration prepare_time_;

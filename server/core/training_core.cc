@@ -7,6 +7,8 @@
 #include "engine/base/status.h"
 #include "server/core/pipeline.h"
 #include "server/jobs/checkpoints.h"
+#include "server/jobs/model_source.h"
+#include "server/store/page.h"
 
 namespace gradwire::server {
 namespace {
@@ -159,18 +161,7 @@ absl::Status TrainingCore::Resolve(v1::TrainingJob* job) {
   GW_RETURN_IF_ERROR(CheckKnown(*job, "job"));
   if (!job->model().has_graph()) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(const KeptGraph kept, graphs_.Find(job->model().graph()));
-  std::string bytes(kept.bytes->bytes());
-  switch (kept.format) {
-    case ModelFormat::kOnnx:
-      job->mutable_model()->set_onnx(std::move(bytes));
-      break;
-    case ModelFormat::kText:
-      job->mutable_model()->set_text(std::move(bytes));
-      break;
-    case ModelFormat::kFormula:
-      job->mutable_model()->set_expression(std::move(bytes));
-      break;
-  }
+  jobs::SetSource(kept.format, std::string(kept.bytes->bytes()), job->mutable_model());
   return absl::OkStatus();
 }
 
@@ -261,8 +252,8 @@ absl::Status TrainingCore::ListCheckpoints(const v1::ListCheckpointsRequest& req
                                            v1::ListCheckpointsResponse* response, Call&) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kJobPrefix));
   // Steps serve as serial numbers; a page token is the last step of the page before, plus one.
-  GW_ASSIGN_OR_RETURN(const jobs::Page page,
-                      jobs::PageOf(request.page_size(), request.page_token()));
+  GW_ASSIGN_OR_RETURN(const store::Page page,
+                      store::PageOf(request.page_size(), request.page_token()));
   return jobs_.shared().store->Read([&](Store::Snapshot& s) -> absl::Status {
     GW_RETURN_IF_ERROR(jobs::GetJob(s, id).status());
     GW_ASSIGN_OR_RETURN(const auto rows, s.Checkpoints(id));

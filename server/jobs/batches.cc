@@ -29,13 +29,13 @@ int64_t RowBytes(const std::vector<ColumnView>& columns) {
   return bytes;
 }
 
+}  // namespace
+
 TensorType WithRows(const TensorType& row, int64_t rows) {
   Dims dims = {rows};
   dims.insert(dims.end(), row.shape.dims().begin(), row.shape.dims().end());
   return {row.dtype, Shape(std::move(dims))};
 }
-
-}  // namespace
 
 BatchOrder::BatchOrder(const BatchOrderOptions& options)
     : options_(options),

@@ -76,6 +76,9 @@ struct Batch {
   std::vector<Tensor> tensors;  // by column: [rows, row...]
 };
 
+// `rows` of them in one tensor.
+TensorType WithRows(const TensorType& row, int64_t rows);
+
 class BatchReader {
  public:
   // The columns' memory must outlive the reader.

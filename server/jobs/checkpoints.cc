@@ -14,6 +14,7 @@
 #include "engine/io/safetensors.h"
 #include "proto/codec/tensor_codec.h"
 #include "proto/codec/time_codec.h"
+#include "server/jobs/model_source.h"
 
 namespace gradwire::jobs {
 namespace {
@@ -187,25 +188,17 @@ absl::StatusOr<std::string> ExportTrained(Engine& engine, const v1::TrainingJob&
     inputs.emplace(name, owned.back());
   }
   for (const auto& [name, tensor] : trained) values.emplace(name, tensor);
-  switch (job.model().source_case()) {
-    case v1::Model::kOnnx:
-      return engine.ExportWith(ModelFormat::kOnnx, job.model().onnx(), inputs, values);
-    case v1::Model::kText:
-      return engine.ExportWith(ModelFormat::kText, job.model().text(), inputs, values);
-    default:
-      return engine.ExportWith(ModelFormat::kFormula, job.model().expression(), inputs, values);
-  }
+  GW_ASSIGN_OR_RETURN(const ModelSource source,
+                      SourceOf(job.model(), "onnx, text, expression and graph"));
+  return engine.ExportWith(source.format, *source.bytes, inputs, values);
 }
 
 CheckpointWriter::~CheckpointWriter() { Wait().IgnoreError(); }
 
 absl::Status CheckpointWriter::Start(Snapshot snapshot, KeepRule keep) {
   GW_RETURN_IF_ERROR(Wait());
-  done_ = false;
-  thread_ = std::thread([this, snapshot = std::move(snapshot), keep] {
-    result_ = Write(snapshot, keep);
-    done_ = true;
-  });
+  thread_ = std::thread(
+      [this, snapshot = std::move(snapshot), keep] { result_ = Write(snapshot, keep); });
   return absl::OkStatus();
 }
 

@@ -80,7 +80,6 @@ class CheckpointWriter {
   // Waits for the one before.
   absl::Status Start(Snapshot snapshot, KeepRule keep);
   absl::Status Wait();
-  bool busy() const { return thread_.joinable() && !done_; }
 
  private:
   absl::Status Write(const Snapshot& snapshot, KeepRule keep);
@@ -88,7 +87,6 @@ class CheckpointWriter {
   const Shared& shared_;
   const std::string id_;
   std::thread thread_;
-  std::atomic<bool> done_{false};
   absl::Status result_;
 };
 

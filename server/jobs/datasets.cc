@@ -14,6 +14,7 @@
 #include "proto/codec/time_codec.h"
 #include "server/jobs/records.h"
 #include "server/store/once.h"
+#include "server/store/page.h"
 
 namespace gradwire::jobs {
 namespace {
@@ -342,13 +343,14 @@ absl::StatusOr<v1::Dataset> Datasets::Get(const std::string& id) {
 
 absl::Status Datasets::List(const v1::ListDatasetsRequest& request,
                             v1::ListDatasetsResponse* response) {
-  GW_ASSIGN_OR_RETURN(const Page page, PageOf(request.page_size(), request.page_token()));
+  GW_ASSIGN_OR_RETURN(const store::Page page,
+                      store::PageOf(request.page_size(), request.page_token()));
   return store_.Read([&](Store::Snapshot& snapshot) -> absl::Status {
     GW_ASSIGN_OR_RETURN(const auto rows, snapshot.List(Kind::kDataset, page.before, page.size, {}));
     for (const Resource& row : rows) {
       GW_ASSIGN_OR_RETURN(*response->add_datasets(), DatasetOf(row));
     }
-    response->set_next_page_token(NextPageToken(page, rows));
+    response->set_next_page_token(store::NextPageToken(page, rows));
     return absl::OkStatus();
   });
 }

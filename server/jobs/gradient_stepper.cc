@@ -54,14 +54,15 @@ class GradientStepper final : public Stepper {
       if (v == kNoValue) {
         return Error(Reason::kUnknownWrt, absl::StrCat("the loss does not depend on ", p.name));
       }
-      GW_ASSIGN_OR_RETURN(state_[p.name], InitialValue(p.name, graph.type(v)));
+      GW_ASSIGN_OR_RETURN(state_[p.name], model_.InitialValue(p.name, graph.type(v).dtype));
       order_.push_back(p.name);
     }
     // States of the model itself, such as running statistics.
     for (const StateUpdate& update : graph.updates()) {
       if (state_.count(update.input) > 0 || absl::StartsWith(update.input, "gradwire.")) continue;
       const ValueId v = graph.FindInput(update.input);
-      GW_ASSIGN_OR_RETURN(state_[update.input], InitialValue(update.input, graph.type(v)));
+      GW_ASSIGN_OR_RETURN(state_[update.input],
+                          model_.InitialValue(update.input, graph.type(v).dtype));
       order_.push_back(update.input);
     }
     num_parameters_ = model_.parameters.size();
@@ -179,36 +180,10 @@ class GradientStepper final : public Stepper {
   int threads() const override { return plans_.begin()->second->step->threads(); }
 
  private:
-  // From the job's inputs, or else the model's initialiser.
-  absl::StatusOr<Tensor> InitialValue(const std::string& name, const TensorType& type) {
-    TensorView from;
-    const auto given = model_.given.find(name);
-    if (given != model_.given.end()) {
-      from = given->second;
-    } else {
-      const Model& m = *model_.loaded->model;
-      for (const ModelInitializer& init : m.initializers) {
-        if (m.value_names[static_cast<size_t>(init.value)] == name) from = init.data;
-      }
-    }
-    if (from.raw() == nullptr && type.bytes() > 0) {
-      return Error(Reason::kMissingInput, absl::StrCat("inputs.", name, ": has no value"));
-    }
-    return from.dtype() == type.dtype ? Tensor::CopyOf(from) : Converted(from, type.dtype);
-  }
-
   absl::StatusOr<Plan*> PlanFor(int64_t rows) {
     auto& plan = plans_[rows == model_.batch_size ? 0 : rows];
     if (plan != nullptr) return plan.get();
-    Batch batch;
-    for (const SealedColumn* column : model_.columns) {
-      Dims dims = {rows};
-      const Dims& row = column->view.row.shape.dims();
-      dims.insert(dims.end(), row.begin(), row.end());
-      GW_ASSIGN_OR_RETURN(Tensor tensor,
-                          Tensor::Make({column->view.row.dtype, Shape(std::move(dims))}));
-      batch.tensors.push_back(std::move(tensor));
-    }
+    GW_ASSIGN_OR_RETURN(const Batch batch, model_.EmptyBatch(rows));
     const NamedViews inputs = model_.Inputs(&batch);
     SpecializeRequest request;
     request.inputs = &inputs;
@@ -284,7 +259,7 @@ class GradientStepper final : public Stepper {
     }
     auto known = constants_.find(entry.name);
     if (known == constants_.end()) {
-      GW_ASSIGN_OR_RETURN(Tensor value, InitialValue(entry.name, entry.type));
+      GW_ASSIGN_OR_RETURN(Tensor value, model_.InitialValue(entry.name, entry.type.dtype));
       known = constants_.emplace(entry.name, std::move(value)).first;
     }
     return known->second.raw();

@@ -43,6 +43,11 @@ struct JobModel {
 
   // Views of a batch of so many rows, of the given inputs too: types for Specialize.
   NamedViews Inputs(const Batch* batch) const;
+  // A batch of zeros: what Specialize looks at before there is data.
+  absl::StatusOr<Batch> EmptyBatch(int64_t rows) const;
+  // Of a parameter or another input that no column feeds: from `given`, else the model's
+  // initialiser, as `dtype`.
+  absl::StatusOr<Tensor> InitialValue(const std::string& name, DType dtype) const;
 };
 
 // `data` is the job's data set, open; null without one.
@@ -59,6 +64,10 @@ absl::StatusOr<std::unique_ptr<Stepper>> MakeStepper(Engine& engine, const JobMo
 
 // Of L-BFGS, which drives a Program of value and gradient from outside.
 absl::StatusOr<std::unique_ptr<Stepper>> MakeLbfgsStepper(Engine& engine, const JobModel& model);
+
+// A reader for each batch of a step; none without data.
+std::vector<std::unique_ptr<BatchReader>> MakeReaders(const JobModel& model,
+                                                      const v1::TrainingJob& job);
 
 // Most that a job takes while it runs: working memory, state, a checkpoint under way, batches.
 int64_t PeakBytes(Stepper& stepper, const std::vector<std::unique_ptr<BatchReader>>& readers);

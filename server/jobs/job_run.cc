@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/base/guarded.h"
 #include "engine/base/status.h"
 #include "proto/codec/time_codec.h"
 #include "server/jobs/checkpoints.h"
@@ -51,12 +52,11 @@ class JobRun::Loop {
   // The state that the job is left in, and why.
   std::pair<v1::TrainingJob::State, std::string> Run() {
     std::string reason;
-    absl::Status status = Prepare();
-    if (status.ok()) {
-      const absl::StatusOr<std::string> ended = Train();
-      status = ended.status();
-      if (ended.ok()) reason = *ended;
-    }
+    absl::Status status = Guarded([&]() -> absl::Status {
+      GW_RETURN_IF_ERROR(Prepare());
+      GW_ASSIGN_OR_RETURN(reason, Train());
+      return absl::OkStatus();
+    });
     // Whatever was done is kept: a step that failed has changed nothing.
     if (stepper_ != nullptr && !absl::IsResourceExhausted(status)) {
       const absl::Status saved = Save();
@@ -94,18 +94,7 @@ class JobRun::Loop {
     }
     GW_ASSIGN_OR_RETURN(model_, ReadJob(*shared_.engine, job_, std::move(data)));
     GW_ASSIGN_OR_RETURN(stepper_, MakeStepper(*shared_.engine, model_));
-    if (model_.data != nullptr) {
-      std::vector<ColumnView> views;
-      for (const SealedColumn* column : model_.columns) views.push_back(column->view);
-      const BatchOrderOptions order = {.rows = model_.data->rows,
-                                       .batch_size = model_.batch_size,
-                                       .shuffle = job_.shuffle(),
-                                       .drop_last = job_.drop_last(),
-                                       .seed = job_.seed()};
-      for (int i = 0; i < model_.accumulation; ++i) {
-        readers_.push_back(std::make_unique<BatchReader>(views, order));
-      }
-    }
+    readers_ = MakeReaders(model_, job_);
     if (!job_.evaluation().dataset().empty()) {
       GW_ASSIGN_OR_RETURN(evaluator_, MakeEvaluator(shared_, job_, model_));
     }
@@ -126,7 +115,7 @@ class JobRun::Loop {
       std::string plan;
       if (status.ok()) status = Restore((*file)->bytes(), *stepper_, &position_, &plan);
       if (status.ok()) {
-        restored_step_ = saved_step_ = position_.step;
+        saved_step_ = position_.step;
         if (plan != stepper_->plan_digest().Hex()) {
           Notice("NUMERICS_CHANGED",
                  absl::StrCat("the checkpoint was computed by plan ", plan, ", this server's is ",
@@ -343,7 +332,7 @@ class JobRun::Loop {
 
   // The last checkpoint, on disk when it returns.
   absl::Status Save() {
-    if (position_.step != saved_step_ || restored_step_ < 0) {
+    if (position_.step != saved_step_) {
       GW_RETURN_IF_ERROR(StartCheckpoint(absl::Now()));
     }
     return writer_.Wait();
@@ -405,9 +394,8 @@ class JobRun::Loop {
   CheckpointWriter writer_;
 
   Position position_;
-  int64_t logged_step_ = 0;     // the last whose metrics are stored
-  int64_t restored_step_ = -1;  // -1: no checkpoint yet
-  int64_t saved_step_ = -1;
+  int64_t logged_step_ = 0;  // the last whose metrics are stored
+  int64_t saved_step_ = -1;  // of the last checkpoint; -1: none yet
   int64_t start_step_ = 0;
   int64_t skipped_in_a_row_ = 0;
   double gradient_norm_ = 0;

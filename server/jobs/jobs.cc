@@ -11,6 +11,7 @@
 #include "server/jobs/evaluation.h"
 #include "server/jobs/gradient_stepper.h"
 #include "server/store/once.h"
+#include "server/store/page.h"
 
 namespace gradwire::jobs {
 namespace {
@@ -167,17 +168,7 @@ absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estim
     GW_RETURN_IF_ERROR(StartFrom(file->bytes(), *stepper));
   }
   if (estimate == nullptr) return absl::OkStatus();
-  std::vector<std::unique_ptr<BatchReader>> readers;
-  if (model.data != nullptr) {
-    std::vector<ColumnView> views;
-    for (const SealedColumn* column : model.columns) views.push_back(column->view);
-    for (int i = 0; i < model.accumulation; ++i) {
-      readers.push_back(std::make_unique<BatchReader>(
-          views,
-          BatchOrderOptions{
-              .rows = model.data->rows, .batch_size = model.batch_size, .shuffle = job.shuffle()}));
-    }
-  }
+  const auto readers = MakeReaders(model, job);
   const absl::Duration step =
       absl::Seconds(stepper->cost().estimated_seconds * std::max(model.accumulation, 1));
   *estimate->mutable_step_time() = codec::ToProto(step);
@@ -271,7 +262,8 @@ absl::Status Jobs::Get(const std::string& name, v1::TrainingJob* response) {
 
 absl::Status Jobs::List(const v1::ListTrainingJobsRequest& request,
                         v1::ListTrainingJobsResponse* response) {
-  GW_ASSIGN_OR_RETURN(const Page page, PageOf(request.page_size(), request.page_token()));
+  GW_ASSIGN_OR_RETURN(const store::Page page,
+                      store::PageOf(request.page_size(), request.page_token()));
   const std::vector<int> states(request.states().begin(), request.states().end());
   std::vector<store::Resource> rows;
   GW_RETURN_IF_ERROR(shared_.store->Read([&](Store::Snapshot& s) -> absl::Status {
@@ -286,7 +278,7 @@ absl::Status Jobs::List(const v1::ListTrainingJobsRequest& request,
     }
     AddLiveState(row.id, job);
   }
-  response->set_next_page_token(NextPageToken(page, rows));
+  response->set_next_page_token(store::NextPageToken(page, rows));
   return absl::OkStatus();
 }
 
@@ -323,14 +315,10 @@ absl::Status Jobs::Delete(const v1::DeleteTrainingJobRequest& request,
 void Jobs::Expire() {
   std::vector<std::string> blobs;
   const auto now = absl::ToUnixSeconds(absl::Now());
-  constexpr int kEnded[] = {State::SUCCEEDED, State::FAILED, State::CANCELLED};
   shared_.store
       ->Write([&](Store::Transaction& t) -> absl::Status {
-        GW_ASSIGN_OR_RETURN(const auto rows, t.List(Kind::kJob, 0, INT32_MAX, kEnded));
-        for (const store::Resource& row : rows) {
-          if (row.expires == 0 || row.expires > now) continue;
-          GW_RETURN_IF_ERROR(Remove(t, row.id, &blobs));
-        }
+        GW_ASSIGN_OR_RETURN(const auto rows, t.Expired(Kind::kJob, now));
+        for (const store::Resource& row : rows) GW_RETURN_IF_ERROR(Remove(t, row.id, &blobs));
         return absl::OkStatus();
       })
       .IgnoreError();  // tried again next time

@@ -41,16 +41,7 @@ class LbfgsStepper final : public Stepper {
   LbfgsStepper(Engine& engine, const JobModel& model) : engine_(engine), model_(model) {}
 
   absl::Status Build() {
-    Batch batch;
-    batch.rows = model_.batch_size;
-    for (const SealedColumn* column : model_.columns) {
-      Dims dims = {batch.rows};
-      const Dims& row = column->view.row.shape.dims();
-      dims.insert(dims.end(), row.begin(), row.end());
-      GW_ASSIGN_OR_RETURN(Tensor tensor,
-                          Tensor::Make({column->view.row.dtype, Shape(std::move(dims))}));
-      batch.tensors.push_back(std::move(tensor));
-    }
+    GW_ASSIGN_OR_RETURN(const Batch batch, model_.EmptyBatch(model_.batch_size));
     GW_ASSIGN_OR_RETURN(prepared_, Prepare(model_.data == nullptr ? nullptr : &batch));
     bool all_float = true;
     for (const TrainedParameter& p : model_.parameters) {
@@ -61,7 +52,7 @@ class LbfgsStepper final : public Stepper {
       if (entry == nullptr) {
         return Error(Reason::kUnknownWrt, absl::StrCat("the loss does not depend on ", p.name));
       }
-      GW_ASSIGN_OR_RETURN(Tensor value, ValueOf(p.name, entry->type.dtype));
+      GW_ASSIGN_OR_RETURN(Tensor value, model_.InitialValue(p.name, entry->type.dtype));
       all_float &= value.dtype() == DType::kFloat;
       parameters_.emplace_back(p.name, std::move(value));
     }
@@ -164,20 +155,6 @@ class LbfgsStepper final : public Stepper {
     return engine_.Prepare(*model_.loaded, computation, model_.Inputs(batch));
   }
 
-  // From the job's inputs, or else the model's initialiser.
-  absl::StatusOr<Tensor> ValueOf(const std::string& name, DType dtype) const {
-    if (const auto given = model_.given.find(name); given != model_.given.end()) {
-      return Converted(given->second, dtype);
-    }
-    const Model& m = *model_.loaded->model;
-    for (const ModelInitializer& init : m.initializers) {
-      if (m.value_names[static_cast<size_t>(init.value)] == name) {
-        return Converted(init.data, dtype);
-      }
-    }
-    return Error(Reason::kMissingInput, absl::StrCat("inputs.", name, ": has no value"));
-  }
-
   static void Scatter(const Vector& x, Named* to) {
     size_t at = 0;
     for (auto& [name, tensor] : *to) {
@@ -208,7 +185,7 @@ class LbfgsStepper final : public Stepper {
         if (model_.fed[c] == entry.name) value = Converted(batch->tensors[c], entry.type.dtype);
       }
       if (value.empty()) {
-        GW_ASSIGN_OR_RETURN(value, ValueOf(entry.name, entry.type.dtype));
+        GW_ASSIGN_OR_RETURN(value, model_.InitialValue(entry.name, entry.type.dtype));
       }
       bindings.inputs.push_back(value.raw());
     }

@@ -14,6 +14,7 @@
 #include "proto/codec/tensor_codec.h"
 #include "proto/codec/time_codec.h"
 #include "server/jobs/gradient_stepper.h"
+#include "server/jobs/model_source.h"
 
 namespace gradwire::jobs {
 namespace {
@@ -252,27 +253,10 @@ class JobReader {
   absl::Status LoadModel() {
     NamedViews types;
     for (const auto& [name, tensor] : out_.given) types.emplace(name, tensor);
-    const v1::Model& model = job_.model();
-    switch (model.source_case()) {
-      case v1::Model::kOnnx: {
-        GW_ASSIGN_OR_RETURN(out_.loaded,
-                            engine_.LoadModel(ModelFormat::kOnnx, model.onnx(), types));
-        return absl::OkStatus();
-      }
-      case v1::Model::kText: {
-        GW_ASSIGN_OR_RETURN(out_.loaded,
-                            engine_.LoadModel(ModelFormat::kText, model.text(), types));
-        return absl::OkStatus();
-      }
-      case v1::Model::kExpression: {
-        GW_ASSIGN_OR_RETURN(out_.loaded,
-                            engine_.LoadModel(ModelFormat::kFormula, model.expression(), types));
-        return absl::OkStatus();
-      }
-      default:
-        return Error(Reason::kInvalidModel,
-                     "model: expected one of onnx, text, expression and graph");
-    }
+    GW_ASSIGN_OR_RETURN(const ModelSource source,
+                        SourceOf(job_.model(), "onnx, text, expression and graph"));
+    GW_ASSIGN_OR_RETURN(out_.loaded, engine_.LoadModel(source.format, *source.bytes, types));
+    return absl::OkStatus();
   }
 
   const Model& model() const { return *out_.loaded->model; }
@@ -404,6 +388,44 @@ NamedViews JobModel::Inputs(const Batch* batch) const {
   for (const auto& [name, tensor] : given) out.emplace(name, tensor);
   for (size_t c = 0; batch != nullptr && c < fed.size(); ++c) {
     out.emplace(fed[c], batch->tensors[c]);
+  }
+  return out;
+}
+
+absl::StatusOr<Batch> JobModel::EmptyBatch(int64_t rows) const {
+  Batch batch;
+  batch.rows = rows;
+  for (const SealedColumn* column : columns) {
+    GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Make(WithRows(column->view.row, rows)));
+    batch.tensors.push_back(std::move(tensor));
+  }
+  return batch;
+}
+
+absl::StatusOr<Tensor> JobModel::InitialValue(const std::string& name, DType dtype) const {
+  if (const auto found = given.find(name); found != given.end()) {
+    return Converted(found->second, dtype);
+  }
+  const Model& m = *loaded->model;
+  for (const ModelInitializer& init : m.initializers) {
+    if (m.value_names[static_cast<size_t>(init.value)] == name) return Converted(init.data, dtype);
+  }
+  return Error(Reason::kMissingInput, absl::StrCat("inputs.", name, ": has no value"));
+}
+
+std::vector<std::unique_ptr<BatchReader>> MakeReaders(const JobModel& model,
+                                                      const v1::TrainingJob& job) {
+  std::vector<std::unique_ptr<BatchReader>> out;
+  if (model.data == nullptr) return out;
+  std::vector<ColumnView> views;
+  for (const SealedColumn* column : model.columns) views.push_back(column->view);
+  const BatchOrderOptions order = {.rows = model.data->rows,
+                                   .batch_size = model.batch_size,
+                                   .shuffle = job.shuffle(),
+                                   .drop_last = job.drop_last(),
+                                   .seed = job.seed()};
+  for (int i = 0; i < model.accumulation; ++i) {
+    out.push_back(std::make_unique<BatchReader>(views, order));
   }
   return out;
 }

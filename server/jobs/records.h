@@ -34,15 +34,6 @@ std::string NewId();
 absl::StatusOr<std::string> IdOf(const std::string& name, absl::string_view prefix);
 absl::Status NotFound(const std::string& name);
 
-// A page of a list, as page_size and page_token ask for it.
-struct Page {
-  int64_t before = 0;  // of serial numbers; 0: from the newest on
-  int size = 100;
-};
-absl::StatusOr<Page> PageOf(int page_size, const std::string& page_token);
-// Empty on the last page.
-std::string NextPageToken(const Page& page, const std::vector<store::Resource>& rows);
-
 bool HasEnded(v1::TrainingJob::State state);
 
 // A job as the store has it, `resource` kept for Put.

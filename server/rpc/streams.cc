@@ -1,5 +1,7 @@
 #include "server/rpc/streams.h"
 
+#include "engine/base/guarded.h"
+
 namespace gradwire::rpc {
 namespace {
 
@@ -37,7 +39,7 @@ void Stream::Run(server::Workspace& workspace) {
   call.workspace = &workspace;
   call.gate = shell_.environment().workers->gate();
   absl::Status status = Poll();
-  if (status.ok()) status = Step();
+  if (status.ok()) status = Guarded([this] { return Step(); });
   if (!status.ok()) End(status);
 }
 

@@ -1,5 +1,6 @@
 #include "server/rpc/unary.h"
 
+#include "engine/base/guarded.h"
 #include "engine/base/status.h"
 
 namespace gradwire::rpc {
@@ -70,9 +71,13 @@ void UnaryCall::RunAndFinish(server::Workspace& workspace, server::CpuGate* gate
   call.workspace = &workspace;
   call.gate = gate;
   absl::Status status = shell_.cancel().Poll();
-  if (status.ok()) status = ParseOnce();
-  if (status.ok()) status = Run(call);
-  if (status.ok()) status = shell_.Serialize(response(), response_bytes_);
+  if (status.ok()) {
+    status = Guarded([&]() -> absl::Status {
+      GW_RETURN_IF_ERROR(ParseOnce());
+      GW_RETURN_IF_ERROR(Run(call));
+      return shell_.Serialize(response(), response_bytes_);
+    });
+  }
   workspace.Trim();
   FinishWith(std::move(status));
 }

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS resources(
   state INTEGER NOT NULL, expires INTEGER NOT NULL, bytes BLOB NOT NULL, blobs TEXT NOT NULL,
   UNIQUE(kind, id));
 CREATE INDEX IF NOT EXISTS resources_by_state ON resources(kind, state, serial);
+CREATE INDEX IF NOT EXISTS resources_by_expiry ON resources(expires) WHERE expires>0;
 CREATE TABLE IF NOT EXISTS events(
   job TEXT NOT NULL, number INTEGER NOT NULL, step INTEGER NOT NULL, type INTEGER NOT NULL,
   bytes BLOB NOT NULL, PRIMARY KEY(job, number)) WITHOUT ROWID;
@@ -165,6 +166,14 @@ class SqliteTransaction final : public Store::Transaction {
     absl::StrAppend(&sql, " ORDER BY serial DESC LIMIT ?");
     Statement s(db_, sql);
     s.Bind(static_cast<int64_t>(kind)).Bind(before == 0 ? INT64_MAX : before).Bind(limit);
+    return Rows<Resource>(s, ResourceOf);
+  }
+
+  absl::StatusOr<std::vector<Resource>> Expired(Kind kind, int64_t now) override {
+    const std::string sql = absl::StrCat(
+        "SELECT ", kResourceColumns, " FROM resources WHERE expires>0 AND expires<=? AND kind=?");
+    Statement s(db_, sql);
+    s.Bind(now).Bind(static_cast<int64_t>(kind));
     return Rows<Resource>(s, ResourceOf);
   }
 

@@ -74,6 +74,8 @@ class Store {
     // Newest first, of serial numbers below `before` (0: all), in one of `states` (empty: any).
     virtual absl::StatusOr<std::vector<Resource>> List(Kind kind, int64_t before, int limit,
                                                        absl::Span<const int> states) = 0;
+    // Those whose time has passed.
+    virtual absl::StatusOr<std::vector<Resource>> Expired(Kind kind, int64_t now) = 0;
     // In order, after event `after`.
     virtual absl::StatusOr<std::vector<Event>> Events(const std::string& job, int64_t after,
                                                       int limit) = 0;

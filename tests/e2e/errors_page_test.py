@@ -22,13 +22,6 @@ PAGE = (harness.SOURCE / "docs/errors.md").read_text()
 FENCE = re.compile(r"^```(\w+) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 
 
-def reasons():
-    """Reason: status code, from the table in status.cc."""
-    table = (harness.SOURCE / "engine/base/status.cc").read_text()
-    rows = re.findall(r'\{Reason::k\w+,\s*"(\w+)",\s*StatusCode::k(\w+)\}', table)
-    return {name: re.sub(r"(?<!^)(?=[A-Z])", "_", code).upper() for name, code in rows}
-
-
 def sections():
     """Reason: text of its section."""
     parts = re.split(r"^## (\w+)\n", PAGE, flags=re.MULTILINE)
@@ -39,8 +32,8 @@ class ErrorsPageTest(harness.ServerTestCase):
     flags = ("--memory-limit-bytes=64MB", "--max-message-bytes=1MB", "--max-nodes=20")
 
     def test_each_reason_has_a_section_that_begins_with_its_code(self):
-        self.assertEqual(list(sections()), list(reasons()))
-        for reason, code in reasons().items():
+        self.assertEqual(list(sections()), list(harness.reasons()))
+        for reason, code in harness.reasons().items():
             self.assertTrue(sections()[reason].startswith(code + ". "), reason)
 
     def test_examples_end_as_they_say(self):
@@ -79,9 +72,7 @@ class ErrorsPageTest(harness.ServerTestCase):
             stub = make_stub(channel)
             with self.assertRaises(grpc.RpcError) as raised:
                 getattr(stub, rpc)(message, timeout=30)
-        details = dict(raised.exception.trailing_metadata())["grpc-status-details-bin"]
-        reason = next(name for name in reasons() if name.encode() in details)
-        return f"error: {reason}: {raised.exception.details()}\n"
+        return f"error: {harness.reason_of(raised.exception)}: {raised.exception.details()}\n"
 
 
 if __name__ == "__main__":

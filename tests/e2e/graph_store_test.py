@@ -1,6 +1,5 @@
 """Graphs are kept by name: once there, calls name them instead of sending them."""
 import hashlib
-import os
 import pathlib
 import signal
 import tempfile
@@ -15,16 +14,9 @@ from gradwire.v1 import gradient_service_pb2 as gradient
 from gradwire.v1 import gradient_service_pb2_grpc as gradient_grpc
 from gradwire.v1 import graph_service_pb2 as graphs
 from gradwire.v1 import graph_service_pb2_grpc as graphs_grpc
-from gradwire.v1 import model_pb2, server_service_pb2, server_service_pb2_grpc, tensor_pb2
+from gradwire.v1 import model_pb2, server_service_pb2, server_service_pb2_grpc
 
 TEXT = '<ir_version: 8, opset_import: ["" : 17]> g (double x) => (double f) { f = Mul (x, x) }'
-
-
-def reason_of(error):
-    details = dict(error.trailing_metadata()).get("grpc-status-details-bin", b"")
-    return next((r for r in ("NOT_FOUND", "REQUEST_ID_REUSED", "INVALID_MODEL", "INVALID_SPEC", "CORRUPT_DATA", "UNKNOWN_WRT",
-                              "UNSUPPORTED_OP")
-                 if r.encode() in details), "")
 
 
 class Caller:
@@ -61,12 +53,6 @@ class GraphStoreTest(harness.ServerTestCase):
     def setUp(self):
         self.caller = Caller(self.server.address)
         self.addCleanup(self.caller.channel.close)
-
-    def refused(self, reason, call, *arguments, **fields):
-        with self.assertRaises(grpc.RpcError) as raised:
-            call(*arguments, **fields)
-        self.assertEqual(reason_of(raised.exception), reason, raised.exception.details())
-        return raised.exception.details()
 
     def test_the_name_is_the_digest_of_the_content(self):
         for model, content in ((formula("x^3 + 1"), "x^3 + 1"), (model_pb2.Model(text=TEXT), TEXT)):
@@ -236,7 +222,7 @@ class DataDirectoryTest(unittest.TestCase):
         with self.assertRaises(grpc.RpcError) as raised:
             caller.gradient(kept.name, 2)
         self.assertEqual(raised.exception.code(), grpc.StatusCode.DATA_LOSS)
-        self.assertEqual(reason_of(raised.exception), "CORRUPT_DATA")
+        self.assertEqual(harness.reason_of(raised.exception), "CORRUPT_DATA")
         # Sent again, it is whole again.
         caller.create(model=formula("x^3"))
         self.assertEqual(caller.gradient(kept.name, 2), 12)

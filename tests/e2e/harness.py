@@ -10,6 +10,7 @@ checkout). A test is a script of unittest classes:
 import json
 import os
 import pathlib
+import re
 import select
 import signal
 import subprocess
@@ -68,6 +69,27 @@ def run(*command, **extra_environment):
                           capture_output=True, text=True, env=environment(**extra_environment))
 
 
+def reason_of(error):
+    """The reason that an RpcError carries; "" for none."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    return next((name for name in reasons() if name.encode() in details), "")
+
+
+def reasons():
+    """Reason: status code, from the table in status.cc."""
+    table = (SOURCE / "engine/base/status.cc").read_text()
+    rows = re.findall(r'\{Reason::k\w+,\s*"(\w+)",\s*StatusCode::k(\w+)\}', table)
+    return {name: re.sub(r"(?<!^)(?=[A-Z])", "_", code).upper() for name, code in rows}
+
+
+def read_safetensors(file):
+    """{name: (dtype, shape, bytes)}."""
+    size = int.from_bytes(file[:8], "little")
+    header, body = json.loads(file[8:8 + size]), file[8 + size:]
+    return {name: (t["dtype"], t["shape"], body[slice(*t["data_offsets"])])
+            for name, t in header.items() if name != "__metadata__"}
+
+
 def generate_stubs():
     """Python stubs of the service in a temporary folder, which joins sys.path. Keep the result."""
     folder = tempfile.TemporaryDirectory()
@@ -103,6 +125,14 @@ class ServerTestCase(unittest.TestCase):
         result = self.gradwire(*arguments, "--output=json")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         return json.loads(result.stdout)
+
+    def refused(self, reason, call, *arguments, **fields):
+        """The call fails with the reason; its message."""
+        import grpc
+        with self.assertRaises(grpc.RpcError) as raised:
+            call(*arguments, **fields)
+        self.assertEqual(reason_of(raised.exception), reason, raised.exception.details())
+        return raised.exception.details()
 
 
 def wait_until(condition, seconds=30):

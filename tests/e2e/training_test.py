@@ -95,29 +95,10 @@ class Caller:
             training.DownloadCheckpointRequest(name=name), timeout=30))
 
 
-def tensors_of(file):
-    size = int.from_bytes(file[:8], "little")
-    header, body = json.loads(file[8:8 + size]), file[8 + size:]
-    return {n: body[t["data_offsets"][0]:t["data_offsets"][1]] for n, t in header.items() if n != "__metadata__"}
-
-
-def reason_of(error):
-    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
-    reasons = ("WRONG_STATE", "INVALID_SPEC", "SHAPE_MISMATCH", "MISSING_INPUT", "UNKNOWN_INPUT", "NOT_SCALAR", "NOT_FOUND",
-               "CHUNK_OUT_OF_RANGE", "DIGEST_MISMATCH", "REQUEST_ID_REUSED", "DTYPE_UNSUPPORTED", "UNKNOWN_OUTPUT")
-    return next((r for r in reasons if r.encode() in details), "")
-
-
 class JobsTest(harness.ServerTestCase):
     def setUp(self):
         self.caller = Caller(self.server.address)
         self.addCleanup(self.caller.channel.close)
-
-    def refused(self, reason, call, *arguments, **fields):
-        with self.assertRaises(grpc.RpcError) as raised:
-            call(*arguments, **fields)
-        self.assertEqual(reason_of(raised.exception), reason, raised.exception.details())
-        return raised.exception.details()
 
     def test_a_line_is_learnt(self):
         job = self.caller.create(self.caller.job(self.caller.upload(rows(64))))
@@ -130,7 +111,7 @@ class JobsTest(harness.ServerTestCase):
         points = self.caller.metrics(job.name).points
         self.assertEqual([p.step for p in points], list(range(1, 401)))
         self.assertLess(points[-1].values["loss"], 1e-4)
-        w = np.frombuffer(tensors_of(self.caller.download(job.name))["w"], np.float32)
+        w = np.frombuffer(harness.read_safetensors(self.caller.download(job.name))["w"][2], np.float32)
         np.testing.assert_allclose(w, [1, -2, 3], atol=0.02)
 
     def test_equal_jobs_end_with_equal_bytes(self):
@@ -139,7 +120,7 @@ class JobsTest(harness.ServerTestCase):
         files = []
         for name in names:
             self.caller.watch(name)
-            files.append(tensors_of(self.caller.download(name)))
+            files.append(harness.read_safetensors(self.caller.download(name)))
         self.assertEqual(files[0], files[1])
         self.assertIn("gradwire.slot.exp_avg.w", files[0])
 
@@ -150,13 +131,20 @@ class JobsTest(harness.ServerTestCase):
         whole = self.caller.create(job).name
         self.caller.watch(whole)
         paused = self.caller.create(job).name
+        pauses = 0
         for _ in range(3):
-            self.caller.jobs.PauseTrainingJob(training.PauseTrainingJobRequest(name=paused), timeout=30)
-            state = self.caller.wait(paused, Job.PAUSED, Job.SUCCEEDED).state
-            if state == Job.PAUSED:
-                self.caller.jobs.ResumeTrainingJob(training.ResumeTrainingJobRequest(name=paused), timeout=30)
+            try:
+                self.caller.jobs.PauseTrainingJob(training.PauseTrainingJobRequest(name=paused), timeout=30)
+            except grpc.RpcError as error:  # on a busy machine the job may end before
+                self.assertEqual(harness.reason_of(error), "WRONG_STATE")
+                break
+            if self.caller.wait(paused, Job.PAUSED, Job.SUCCEEDED).state == Job.SUCCEEDED:
+                break
+            pauses += 1
+            self.caller.jobs.ResumeTrainingJob(training.ResumeTrainingJobRequest(name=paused), timeout=30)
+        self.assertGreater(pauses, 0)
         self.caller.wait(paused, Job.SUCCEEDED)
-        self.assertEqual(tensors_of(self.caller.download(whole)), tensors_of(self.caller.download(paused)))
+        self.assertEqual(harness.read_safetensors(self.caller.download(whole)), harness.read_safetensors(self.caller.download(paused)))
         logs = [[(p.step, dict(p.values), p.parameter_digest) for p in self.caller.metrics(n).points]
                 for n in (whole, paused)]
         self.assertEqual(logs[0], logs[1])
@@ -172,7 +160,7 @@ class JobsTest(harness.ServerTestCase):
         got = []
         for name in (whole, halves):
             self.caller.watch(name)
-            got.append(np.frombuffer(tensors_of(self.caller.download(name))["w"], np.float32))
+            got.append(np.frombuffer(harness.read_safetensors(self.caller.download(name))["w"][2], np.float32))
         np.testing.assert_allclose(got[0], got[1], rtol=1e-5)
 
     def test_evaluation_patience_and_the_best_checkpoint(self):
@@ -374,7 +362,7 @@ class IdempotencyTest(harness.ServerTestCase):
                     with self.assertRaises(grpc.RpcError) as raised:
                         call(other, timeout=60)
                     self.assertEqual(raised.exception.code(), grpc.StatusCode.ALREADY_EXISTS)
-                    self.assertEqual(reason_of(raised.exception), "REQUEST_ID_REUSED")
+                    self.assertEqual(harness.reason_of(raised.exception), "REQUEST_ID_REUSED")
                     seen += 1
         self.assertEqual(seen, len(requests))
 
@@ -399,7 +387,7 @@ class RestartTest(unittest.TestCase):
 
     def result(self, caller, name):
         log = [(p.step, dict(p.values), p.parameter_digest) for p in caller.metrics(name).points]
-        return tensors_of(caller.download(name)), log
+        return harness.read_safetensors(caller.download(name)), log
 
     def test_kills_and_restarts_end_with_the_same_bytes_and_the_same_log(self):
         server, caller = self.start()

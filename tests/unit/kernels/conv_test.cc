@@ -11,6 +11,7 @@
 #include "engine/graph/window.h"
 #include "engine/kernels/own_provider.h"
 #include "gtest/gtest.h"
+#include "tests/unit/kernels/guarded_run.h"
 
 namespace gradwire {
 namespace {
@@ -72,33 +73,14 @@ class Case {
   const PrimitiveCall& call() const { return call_; }
   const std::string& describe() const { return describe_; }
 
-  // Scratch and result hold NaN bytes before, and guards around them hold after.
   std::vector<T> Run(int planned_threads, int threads) {
     call_.threads = planned_threads;
     const std::optional<Proposal> proposal = MakeOwnProvider()->Propose(call_);
     EXPECT_TRUE(proposal.has_value());
     if (!proposal) return {};
-    EXPECT_EQ(proposal->wants_dense, 0u);
     describe_ = proposal->kernel->Describe();
-    constexpr size_t kGuard = 64;
-    const auto scratch_bytes = static_cast<size_t>(proposal->scratch_bytes);
-    std::unique_ptr<char, decltype(&std::free)> scratch(
-        static_cast<char*>(std::aligned_alloc(64, (scratch_bytes + 63) / 64 * 64 + kGuard)),
-        &std::free);
-    std::memset(scratch.get(), 0xff, (scratch_bytes + 63) / 64 * 64 + kGuard);
-    const auto n = static_cast<size_t>(call_.out.shape.num_elements());
-    std::vector<T> out(n + kGuard);
-    std::memset(out.data(), 0xff, out.size() * sizeof(T));
-    const std::vector<T> untouched = out;
-    const void* in[] = {values_[0].data(), values_[1].data(), bias_.data()};
-    void* outs[] = {out.data()};
-    EXPECT_TRUE(proposal->kernel->Run(in, outs, scratch.get(), threads).ok());
-    for (size_t i = scratch_bytes; i < scratch_bytes + kGuard; ++i) {
-      EXPECT_EQ(scratch.get()[i], '\xff') << describe_ << ": scratch overrun";
-    }
-    EXPECT_EQ(std::memcmp(out.data() + n, untouched.data() + n, kGuard * sizeof(T)), 0);
-    out.resize(n);
-    return out;
+    return RunGuarded<T>(*proposal, call_, {values_[0].data(), values_[1].data(), bias_.data()},
+                         threads);
   }
 
   void ExpectRight(const std::vector<T>& got) const {

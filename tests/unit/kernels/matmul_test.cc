@@ -11,6 +11,7 @@
 
 #include "engine/kernels/own_provider.h"
 #include "gtest/gtest.h"
+#include "tests/unit/kernels/guarded_run.h"
 
 namespace gradwire {
 namespace {
@@ -37,33 +38,15 @@ class Product {
   Product(Shape a, Shape b, PostOp post = PostOp::kNone, bool bias = false)
       : Product(a, b, Layout::RowMajor(a), Layout::RowMajor(b), post, bias) {}
 
-  // Scratch and result hold NaN bytes before, and guards around them hold after.
   std::vector<T> Run(int planned_threads, int threads) {
     call_.threads = planned_threads;
     const std::optional<Proposal> proposal = MakeOwnProvider()->Propose(call_);
     EXPECT_TRUE(proposal.has_value());
-    EXPECT_EQ(proposal->wants_dense, 0u);
+    if (!proposal) return {};
     describe_ = proposal->kernel->Describe();
-    constexpr size_t kGuard = 64;
-    const size_t scratch_bytes = static_cast<size_t>(proposal->scratch_bytes);
-    std::unique_ptr<char, decltype(&std::free)> scratch(
-        static_cast<char*>(std::aligned_alloc(64, (scratch_bytes + 63) / 64 * 64 + kGuard)),
-        &std::free);
-    std::memset(scratch.get(), 0xff, (scratch_bytes + 63) / 64 * 64 + kGuard);
-    const size_t n = static_cast<size_t>(call_.out.shape.num_elements());
-    std::vector<T> out(n + kGuard);
-    std::memset(out.data(), 0xff, out.size() * sizeof(T));
-    const std::vector<T> untouched = out;
-    const void* in[] = {buffers_[0].data() + origin_[0], buffers_[1].data() + origin_[1],
-                        bias_.data()};
-    void* outs[] = {out.data()};
-    EXPECT_TRUE(proposal->kernel->Run(in, outs, scratch.get(), threads).ok());
-    for (size_t i = scratch_bytes; i < scratch_bytes + kGuard; ++i) {
-      EXPECT_EQ(scratch.get()[i], '\xff') << "scratch overrun";
-    }
-    EXPECT_EQ(std::memcmp(out.data() + n, untouched.data() + n, kGuard * sizeof(T)), 0);
-    out.resize(n);
-    return out;
+    return RunGuarded<T>(
+        *proposal, call_,
+        {buffers_[0].data() + origin_[0], buffers_[1].data() + origin_[1], bias_.data()}, threads);
   }
 
   void ExpectRight(const std::vector<T>& got) const {
