@@ -8,6 +8,7 @@
 #ifndef GRADWIRE_ENGINE_OPS_BUILDERS_H_
 #define GRADWIRE_ENGINE_OPS_BUILDERS_H_
 
+#include <optional>
 #include <vector>
 
 #include "engine/graph/builder.h"
@@ -72,6 +73,15 @@ ValueId SumTo(GraphBuilder& b, ValueId x, const Shape& shape);
 // ---- softmax.cc
 ValueId Softmax(GraphBuilder& b, ValueId x, const Axes& axes);
 ValueId LogSoftmax(GraphBuilder& b, ValueId x, const Axes& axes);
+// Of log probabilities [N, C, ...] at INT32 or INT64 labels [N, ...]: each label's log probability
+// and class weight (1 without `class_weights` [C]); both are 0 where the label is `ignored`. Other
+// labels outside [0, C) fail the Run.
+struct LabelPick {
+  ValueId log_prob = kNoValue;
+  ValueId weight = kNoValue;
+};
+LabelPick PickLabels(GraphBuilder& b, ValueId log_prob, ValueId labels, ValueId class_weights,
+                     std::optional<int64_t> ignored);
 
 // ---- linalg.cc: [..., M, K] x [..., K, N], ranks of 2 and more, leading dimensions broadcast
 ValueId MatMul(GraphBuilder& b, ValueId x, ValueId y);

@@ -93,27 +93,9 @@ bool LossInputsFit(NodeImport& n) {
   return IndicesFit(n, scores.shape[1]);
 }
 
-// The weight of every label. Reading it from a vector of C also refuses, when the Program runs,
-// labels that are outside [0, C) without being ignored; a one-hot comparison would pass them over.
-ValueId LabelWeights(NodeImport& n, ValueId valid) {
-  GraphBuilder& b = n.b;
-  const TensorType scores = n.type(0);
-  const int64_t classes = scores.shape[1];
-  ValueId index = n.in(1);
-  // Gather counts negative indices from the end; a negative label is an error.
-  const ValueId zero = b.ScalarLike(index, 0);
-  index = Where(b, Less(b, index, zero), b.ScalarLike(index, static_cast<double>(classes)), index);
-  if (valid != kNoValue) index = Where(b, valid, index, zero);
-  const ValueId table = n.has(2) ? n.in(2) : b.Full({scores.dtype, {classes}}, 1);
-  const ValueId weights = Gather(b, table, index, 0);
-  return valid == kNoValue ? weights : Where(b, valid, weights, b.Scalar(scores.dtype, 0));
-}
-
 // Minus the weighted log probabilities of the labels, reduced as the node says.
 ValueId LabelLoss(NodeImport& n, ValueId log_prob) {
   GraphBuilder& b = n.b;
-  const TensorType scores = n.type(0);
-  const ValueId labels = n.in(1);
   const std::string reduction = StringAttr(n, "reduction", "mean");
   if (reduction != "none" && reduction != "sum" && reduction != "mean") {
     n.Fail(Reason::kInvalidModel,
@@ -121,27 +103,14 @@ ValueId LabelLoss(NodeImport& n, ValueId log_prob) {
   }
   const int64_t ignored = IntAttr(n, "ignore_index", 0);
   if (!b.ok()) return kNoValue;
-  ValueId valid = kNoValue;
-  const bool reachable = b.dtype(labels) == DType::kInt64 ||
-                         ignored == static_cast<int64_t>(static_cast<int32_t>(ignored));
-  if (n.attrs.Has("ignore_index") && reachable) {
-    const ValueId which = b.Constant(Tensor::Scalar<int64_t>(ignored));
-    valid = Not(b, Equal(b, labels, Cast(b, which, b.dtype(labels))));
-  }
-  // Extents of 1 behind C line it up with dimension 1 of the scores.
-  Dims class_dims(static_cast<size_t>(scores.shape.rank() - 1), 1);
-  class_dims[0] = scores.shape[1];
-  const ValueId classes =
-      b.Constant(Tensor::FromVector<int64_t>(Shape(class_dims), Iota(0, scores.shape[1])));
-  ValueId hit = Equal(b, Unsqueeze(b, labels, {1}), Cast(b, classes, b.dtype(labels)));
-  if (valid != kNoValue) hit = And(b, hit, Unsqueeze(b, valid, {1}));
-  const ValueId picked = ReduceSum(b, Where(b, hit, log_prob, b.Scalar(scores.dtype, 0)), {1});
-  const ValueId weights = LabelWeights(n, valid);
-  const ValueId loss = Neg(b, Mul(b, weights, picked));
+  const bool ignores = n.attrs.Has("ignore_index");
+  const LabelPick pick = PickLabels(b, log_prob, n.in(1), n.has(2) ? n.in(2) : kNoValue,
+                                    ignores ? std::optional<int64_t>(ignored) : std::nullopt);
+  const ValueId loss = Neg(b, Mul(b, pick.weight, pick.log_prob));
   if (reduction == "none") return loss;
   if (reduction == "sum") return ReduceSum(b, loss, {});
-  if (valid == kNoValue && !n.has(2)) return ReduceMean(b, loss, {});
-  return Div(b, ReduceSum(b, loss, {}), ReduceSum(b, weights, {}));
+  if (!ignores && !n.has(2)) return ReduceMean(b, loss, {});
+  return Div(b, ReduceSum(b, loss, {}), ReduceSum(b, pick.weight, {}));
 }
 
 std::vector<Sample> LossSamples(int outputs) {
@@ -216,6 +185,43 @@ ValueId Softmax(GraphBuilder& b, ValueId x, const Axes& axes) {
 ValueId LogSoftmax(GraphBuilder& b, ValueId x, const Axes& axes) {
   const ValueId shifted = Sub(b, x, StopGradient(b, ReduceMax(b, x, axes, true)));
   return Sub(b, shifted, Log(b, ReduceSum(b, Exp(b, shifted), axes, true)));
+}
+
+LabelPick PickLabels(GraphBuilder& b, ValueId log_prob, ValueId labels, ValueId class_weights,
+                     std::optional<int64_t> ignored) {
+  const TensorType scores = b.type(log_prob);
+  const DType dtype = b.dtype(labels);
+  const int64_t num_classes = scores.shape[1];
+  ValueId valid = kNoValue;
+  // An index that the labels' dtype does not have ignores nothing.
+  const bool reachable =
+      ignored.has_value() &&
+      (dtype == DType::kInt64 || *ignored == static_cast<int64_t>(static_cast<int32_t>(*ignored)));
+  if (reachable) {
+    const ValueId which = b.Constant(Tensor::Scalar<int64_t>(*ignored));
+    valid = Not(b, Equal(b, labels, Cast(b, which, dtype)));
+  }
+  // Extents of 1 behind C line it up with dimension 1 of the scores.
+  Dims class_dims(static_cast<size_t>(scores.shape.rank() - 1), 1);
+  class_dims[0] = num_classes;
+  const ValueId classes =
+      b.Constant(Tensor::FromVector<int64_t>(Shape(class_dims), Iota(0, num_classes)));
+  ValueId hit = Equal(b, Unsqueeze(b, labels, {1}), Cast(b, classes, dtype));
+  if (valid != kNoValue) hit = And(b, hit, Unsqueeze(b, valid, {1}));
+  const ValueId nothing = b.Scalar(scores.dtype, 0);
+  LabelPick out;
+  out.log_prob = ReduceSum(b, Where(b, hit, log_prob, nothing), {1});
+  // Reading the weights from a vector of C also refuses, when the Program runs, labels that are
+  // outside [0, C) without being ignored; a one-hot comparison would pass them over. Gather counts
+  // negative indices from the end; a negative label is an error.
+  const ValueId zero = b.ScalarLike(labels, 0);
+  const ValueId outside = b.ScalarLike(labels, static_cast<double>(num_classes));
+  ValueId index = Where(b, Less(b, labels, zero), outside, labels);
+  if (valid != kNoValue) index = Where(b, valid, index, zero);
+  if (class_weights == kNoValue) class_weights = b.Full({scores.dtype, {num_classes}}, 1);
+  const ValueId weights = Gather(b, class_weights, index, 0);
+  out.weight = valid == kNoValue ? weights : Where(b, valid, weights, nothing);
+  return out;
 }
 
 std::vector<const OpDef*> SoftmaxOps() {

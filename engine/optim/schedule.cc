@@ -316,6 +316,11 @@ absl::Span<const ScheduleRow> AllSchedules() {
   return rows;
 }
 
+Schedule::Schedule() : row_(&AllSchedules().front()) {
+  Problems none;
+  spec_.numbers = Complete(row_->numbers, {}, row_->name, &none);
+}
+
 absl::StatusOr<Schedule> Schedule::Make(const ScheduleSpec& spec) {
   const auto rows = AllSchedules();
   Schedule out;

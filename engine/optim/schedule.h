@@ -46,6 +46,7 @@ struct ScheduleRow;
 
 class Schedule {
  public:
+  Schedule();  // constant
   static absl::StatusOr<Schedule> Make(const ScheduleSpec& spec);
 
   // The rate of the step that follows `steps_done` steps. cyclic and one_cycle have rates of their

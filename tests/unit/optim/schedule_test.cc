@@ -55,8 +55,9 @@ TEST(ScheduleTest, EveryRowHasGoldenRates) {
 }
 
 TEST(ScheduleTest, WithoutASpecificationTheRateStays) {
-  const Schedule schedule = Value(Schedule::Make({}));
-  for (int64_t steps : {0, 1, 1'000'000}) EXPECT_EQ(schedule.At(kBase, steps).lr, kBase);
+  for (const Schedule& schedule : {Schedule(), Value(Schedule::Make({}))}) {
+    for (int64_t steps : {0, 1, 1'000'000}) EXPECT_EQ(schedule.At(kBase, steps).lr, kBase);
+  }
 }
 
 TEST(ScheduleTest, RatesFarAlongAreFiniteAndQuick) {

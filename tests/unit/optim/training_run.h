@@ -39,7 +39,7 @@ inline void ExpectNear(const std::vector<double>& got, const std::vector<double>
 class TrainingRun {
  public:
   TrainingRun(const Graph& graph, const TrainingSpec& spec, const NamedTensors& inputs,
-              const Schedule& schedule = Value(Schedule::Make({})))
+              const Schedule& schedule = {})
       : spec_(spec),
         schedule_(schedule),
         graphs_(Value(BuildTrainingStep(graph, spec))),
