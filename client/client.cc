@@ -92,6 +92,34 @@ absl::Status StartRequest(const ModelSource& model, const NamedTensors& inputs,
   return absl::OkStatus();
 }
 
+template <typename Request>
+absl::Status SetLoss(const std::optional<Loss>& loss, Request* request) {
+  if (!loss) return absl::OkStatus();
+  v1::Loss* out = request->mutable_loss();
+  if (loss->graph) {
+    GW_RETURN_IF_ERROR(loss->graph->status());
+    *out->mutable_graph() = ToProto(*loss->graph);
+  } else {
+    out->set_named(loss->named);
+  }
+  if (loss->sum) out->set_reduction(v1::Loss::SUM);
+  for (const auto& [name, value] : loss->parameters) (*out->mutable_parameters())[name] = value;
+  if (!loss->weight.empty()) *out->mutable_weight() = codec::ToProto(loss->weight);
+  return absl::OkStatus();
+}
+
+std::vector<Choice> ChoicesOf(const google::protobuf::RepeatedPtrField<v1::Choice>& wire) {
+  std::vector<Choice> out;
+  for (const v1::Choice& choice : wire) {
+    Choice& to = out.emplace_back(Choice{choice.name(), choice.doc(), {}});
+    for (const v1::Setting& setting : choice.settings()) {
+      to.settings.push_back({setting.name(), std::nullopt, setting.range()});
+      if (setting.has_fallback()) to.settings.back().fallback = setting.fallback();
+    }
+  }
+  return out;
+}
+
 ServerCapabilities CapabilitiesOf(const v1::Capabilities& wire) {
   ServerCapabilities out;
   for (const v1::OpCapability& op : wire.ops()) {
@@ -127,6 +155,9 @@ ServerCapabilities CapabilitiesOf(const v1::Capabilities& wire) {
   for (const v1::DeclinedKernel& kernel : wire.self_check().declined()) {
     out.unused_kernels.push_back({kernel.provider(), kernel.kernel(), kernel.detail()});
   }
+  out.losses = ChoicesOf(wire.losses());
+  out.optimizers = ChoicesOf(wire.optimizers());
+  out.schedules = ChoicesOf(wire.schedules());
   return out;
 }
 
@@ -244,6 +275,7 @@ absl::StatusOr<GradientResult> Client::Gradient(const ModelSource& model,
   GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
   request.set_output(options.output);
   SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeGradient,
                           request, options.call.deadline, &response));
   GradientResult result;
@@ -299,6 +331,7 @@ absl::StatusOr<HvpResult> Client::Hvp(const ModelSource& model, const NamedTenso
   }
   SetVectors(vectors, request.mutable_vectors());
   SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeHvp, request,
                           options.call.deadline, &response));
   HvpResult result;

@@ -29,7 +29,9 @@
 #define GRADWIRE_CLIENT_CLIENT_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,15 +60,25 @@ struct CallOptions {
   absl::Duration deadline = absl::Seconds(60);
 };
 
+// A loss on top of a model, which is then what is differentiated; as Loss in loss.proto.
+struct Loss {
+  std::string named;                 // "mse", "softmax_cross_entropy", ...
+  std::optional<ModelSource> graph;  // instead of `named`
+  std::map<std::string, double> parameters;
+  bool sum = false;  // instead of the mean
+  Tensor weight;     // empty: none
+};
+
 struct EvaluateOptions {
   std::vector<std::string> outputs;  // default: all outputs of the model
   CallOptions call;
 };
 
 struct GradientOptions {
-  std::string output;            // the scalar f; default: the only output
+  std::string output;  // the scalar f, or what a `loss` by name is of; default: the only output
   std::vector<std::string> wrt;  // default: the floating initialisers, else the floating inputs
   CallOptions call;
+  std::optional<Loss> loss = {};
 };
 
 struct VjpOptions {
@@ -84,6 +96,7 @@ struct HvpOptions {
   NamedTensors cotangents;  // instead of `output`: the scalar is the sum of <cotangents[o], o>
   std::vector<std::string> wrt;
   CallOptions call;
+  std::optional<Loss> loss = {};
 };
 
 // How a result was computed: enough to repeat it. As ComputeInfo in model.proto.
@@ -193,6 +206,19 @@ struct SupportedOp {
   std::string doc;
 };
 
+// A loss, an optimiser or a schedule, by the name that its message has; as Choice in
+// server_service.proto.
+struct Choice {
+  struct Setting {
+    std::string name;
+    std::optional<double> fallback;  // none: it has to be given
+    std::string range;
+  };
+  std::string name;
+  std::string doc;
+  std::vector<Setting> settings;
+};
+
 // A kernel that failed the server's self-check, so that another one takes its nodes.
 struct UnusedKernel {
   std::string provider;
@@ -224,6 +250,10 @@ struct ServerCapabilities {
 
   int self_checks = 0;
   std::vector<UnusedKernel> unused_kernels;
+
+  std::vector<Choice> losses;
+  std::vector<Choice> optimizers;
+  std::vector<Choice> schedules;
 };
 
 enum class ServingStatus { kUnknown, kServing, kNotServing };

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
@@ -118,6 +119,39 @@ absl::StatusOr<Graph> Derive(const Graph& graph, const Computation& c,
   return absl::InternalError("unknown kind of computation");
 }
 
+Digest DigestOfLoss(const Engine::LossSource& loss, const LoadedModel* graph) {
+  DigestBuilder d;
+  if (graph != nullptr) return d.Add(graph->digest).Finish();
+  const LossSpec& spec = loss.named;
+  d.Add(spec.name).Add(static_cast<int64_t>(spec.reduction)).Add(loss.prediction);
+  for (const auto& [name, value] : spec.settings) d.Add(name).Add(std::bit_cast<int64_t>(value));
+  const TensorView weight = spec.weight;
+  d.Add(static_cast<int64_t>(weight.dtype()));
+  for (int64_t e : weight.shape().dims()) d.Add(e);
+  return d.Add(DigestOf(Bytes(weight))).Finish();
+}
+
+// `inputs`, and the types of those of the model's values that `graph` has as inputs.
+absl::StatusOr<NamedViews> TypesForLoss(const Model& model, const Model& graph,
+                                        const NamedViews& inputs) {
+  NamedViews types = inputs, known;
+  SpecializeRequest request;
+  for (const auto& [name, view] : inputs) {
+    if (model.FindValue(name) >= 0) known.emplace(name, view);
+  }
+  request.inputs = &known;
+  for (const ModelInput& input : graph.inputs) {
+    const std::string& name = graph.value_names[static_cast<size_t>(input.value)];
+    if (model.FindValue(name) >= 0) request.outputs.push_back(name);
+  }
+  if (request.outputs.empty()) return types;
+  GW_ASSIGN_OR_RETURN(const Specialized specialized, Specialize(model, request));
+  for (const GraphOutput& output : specialized.graph.outputs()) {
+    types.insert_or_assign(output.name, TensorView(specialized.graph.type(output.value), nullptr));
+  }
+  return types;
+}
+
 // The graph of a computation, with what was left to defaults.
 struct Derived {
   Graph graph;
@@ -229,6 +263,38 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::LoadModel(ModelFormat
   loaded->digest = digest;
   const int64_t footprint = FootprintOf(model);
   loaded->model = std::make_shared<const Model>(std::move(model));
+  state_->models.Insert(digest, loaded, footprint);
+  return loaded;
+}
+
+absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::AttachLoss(const LoadedModel& model,
+                                                                      const LossSource& loss,
+                                                                      const NamedViews& inputs) {
+  std::shared_ptr<const LoadedModel> graph;
+  if (loss.named.name.empty()) {
+    const auto load = [&](const NamedViews& types) -> absl::Status {
+      const auto loaded = LoadModel(loss.format, loss.bytes, types);
+      if (loaded.ok()) graph = *loaded;
+      Problems problems;
+      problems.Add(loaded.status(), "loss.graph");
+      return problems.ToStatus();
+    };
+    GW_RETURN_IF_ERROR(load(inputs));
+    if (loss.format == ModelFormat::kFormula) {
+      GW_ASSIGN_OR_RETURN(const NamedViews types,
+                          TypesForLoss(*model.model, *graph->model, inputs));
+      GW_RETURN_IF_ERROR(load(types));
+    }
+  }
+  const Digest digest =
+      DigestBuilder().Add(model.digest).Add(DigestOfLoss(loss, graph.get())).Finish();
+  if (auto known = state_->models.Find(digest)) return *known;
+  const LossOnModel on_model = {loss.named, graph == nullptr ? nullptr : graph->model.get(),
+                                loss.prediction};
+  GW_ASSIGN_OR_RETURN(Model both, WithLoss(*model.model, on_model));
+  const int64_t footprint = FootprintOf(both);
+  auto loaded = std::make_shared<const LoadedModel>(
+      LoadedModel{digest, std::make_shared<const Model>(std::move(both))});
   state_->models.Insert(digest, loaded, footprint);
   return loaded;
 }

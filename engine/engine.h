@@ -24,8 +24,10 @@
 #include "engine/autodiff/autodiff.h"
 #include "engine/exec/compile.h"
 #include "engine/exec/specialize.h"
+#include "engine/loss/with_loss.h"
 #include "engine/onnx/summary.h"
 #include "engine/ops/all_ops.h"
+#include "engine/optim/lbfgs.h"
 #include "engine/optim/schedule.h"
 #include "engine/optim/training_step.h"
 
@@ -87,6 +89,20 @@ class Engine {
   absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(ModelFormat format,
                                                                absl::string_view bytes,
                                                                const NamedViews& inputs);
+
+  // A model with a loss on top: see with_loss.h. The loss is `named`, or the model that `bytes`
+  // hold; a formula's free names have the types of the model's values of those names, or of
+  // `inputs`. Errors: those of WithLoss, of LoadModel for the loss ("loss.graph: ..."), and of
+  // Specialize where types are needed.
+  struct LossSource {
+    LossSpec named = {};
+    std::string prediction = {};
+    ModelFormat format = ModelFormat::kOnnx;
+    absl::string_view bytes = {};
+  };
+  absl::StatusOr<std::shared_ptr<const LoadedModel>> AttachLoss(const LoadedModel& model,
+                                                                const LossSource& loss,
+                                                                const NamedViews& inputs);
 
   // What the model consists of, also where it has ops that are not supported. Not cached.
   // Errors: INVALID_MODEL for what is no model at all; GRAPH_TOO_LARGE.

@@ -77,6 +77,7 @@ struct Arguments {
   std::vector<std::string> wrt;
   std::vector<std::string> outputs;
   std::string output_name;
+  std::optional<Loss> loss;
   CallOptions call;
   // What --deadline says, for calls that are not bounded where it does not.
   absl::Duration long_deadline = absl::InfiniteDuration();

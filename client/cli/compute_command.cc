@@ -79,6 +79,28 @@ absl::Status ReadVectors(const Arguments& arguments, const ModelSignature& signa
   return absl::OkStatus();
 }
 
+absl::Status ReadLoss(const RawArguments& raw, Arguments* out) {
+  if (raw.loss.empty() && raw.loss_formula.empty()) {
+    return raw.loss_settings.empty()
+               ? absl::OkStatus()
+               : absl::InvalidArgumentError("--loss-setting is of a --loss: give one");
+  }
+  if (!raw.loss.empty() && !raw.loss_formula.empty()) {
+    return absl::InvalidArgumentError("--loss and --loss-formula: give one of them");
+  }
+  Loss& loss = out->loss.emplace();
+  loss.named = raw.loss;
+  if (!raw.loss_formula.empty()) loss.graph = ModelSource::Formula(raw.loss_formula);
+  for (const std::string& word : raw.loss_settings) {
+    GW_ASSIGN_OR_RETURN(const Assignment setting, ParseAssignment(word));
+    if (!absl::SimpleAtod(setting.value, &loss.parameters[setting.name])) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--loss-setting: got '", word, "', expected NAME=NUMBER"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // ---- Calls.
 
 absl::StatusOr<Answer> Eval(const Client& client, const ModelAndInputs& p,
@@ -93,9 +115,9 @@ absl::StatusOr<Answer> Eval(const Client& client, const ModelAndInputs& p,
 
 absl::StatusOr<Answer> Grad(const Client& client, const ModelAndInputs& p,
                             const Arguments& arguments) {
-  GW_ASSIGN_OR_RETURN(
-      GradientResult result,
-      client.Gradient(p.model, p.inputs, {arguments.output_name, arguments.wrt, arguments.call}));
+  GW_ASSIGN_OR_RETURN(GradientResult result, client.Gradient(p.model, p.inputs,
+                                                             {arguments.output_name, arguments.wrt,
+                                                              arguments.call, arguments.loss}));
   Answer answer;
   answer.value_name = ValueName(arguments, p.signature);
   answer.value = std::move(result.value);
@@ -136,6 +158,7 @@ absl::StatusOr<Answer> Hvp(const Client& client, const ModelAndInputs& p,
   options.output = arguments.output_name;
   options.wrt = arguments.wrt;
   options.call = arguments.call;
+  options.loss = arguments.loss;
   GW_ASSIGN_OR_RETURN(HvpResult result, client.Hvp(p.model, p.inputs, vectors, options));
   Answer answer;
   answer.value_name = ValueName(arguments, p.signature);
@@ -186,6 +209,13 @@ void AddComputeOptions(Command command, CLI::App* app, RawArguments* raw) {
   if (command == Command::kGrad || command == Command::kHvp || command == Command::kAnalyze) {
     AddText(app, "--output-name", &raw->output_name, "NAME", "The scalar f [the only output]");
   }
+  if (command == Command::kGrad || command == Command::kHvp) {
+    AddText(app, "--loss", &raw->loss, "NAME",
+            "Loss of the output and the input `target`: mse, softmax_cross_entropy, ... is f");
+    AddList(app, "--loss-setting", &raw->loss_settings, "NAME=NUMBER", "A setting of --loss");
+    AddText(app, "--loss-formula", &raw->loss_formula, "FORMULA",
+            "A formula of the model's values is f: 'mean((y - t)^2)'");
+  }
   AddText(app, "--precision", &raw->precision, "as_graph|float|double", "Arithmetic [as_graph]");
   AddText(app, "--mode", &raw->mode, "as_graph|train|eval", "Dropout and the like [as_graph]");
   if (command == Command::kAnalyze) return;
@@ -229,6 +259,7 @@ absl::Status CheckCompute(const RawArguments& raw, Arguments* out) {
     return absl::InvalidArgumentError(
         absl::StrCat("give at least one ", option->name, " NAME=VALUE"));
   }
+  GW_RETURN_IF_ERROR(ReadLoss(raw, out));
   out->outputs = SplitNames(raw.outputs);
   out->show_info = raw.info;
   return absl::OkStatus();
@@ -260,6 +291,7 @@ absl::StatusOr<ModelAndInputs> ReadModelAndInputs(const Arguments& arguments) {
 }
 
 std::string ValueName(const Arguments& arguments, const ModelSignature& signature) {
+  if (arguments.loss) return "loss";
   if (!arguments.output_name.empty()) return arguments.output_name;
   return signature.outputs.size() == 1 ? signature.outputs.front() : "f";
 }

@@ -32,6 +32,9 @@ struct RawArguments {
   std::vector<std::string> wrt;
   std::vector<std::string> outputs;
   std::string output_name;
+  std::string loss;
+  std::string loss_formula;
+  std::vector<std::string> loss_settings;
   std::string precision = "as_graph";
   std::string mode = "as_graph";
   std::string seed = "0";

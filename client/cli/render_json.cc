@@ -195,6 +195,24 @@ std::string AnalysisAsJson(const GraphAnalysis& a) {
   return Dump(json);
 }
 
+namespace {
+
+Json ChoicesAsJson(const std::vector<Choice>& choices) {
+  Json out = Json::array();
+  for (const Choice& choice : choices) {
+    Json settings = Json::array();
+    for (const Choice::Setting& setting : choice.settings) {
+      Json row = {{"name", setting.name}, {"range", setting.range}};
+      if (setting.fallback) row["default"] = *setting.fallback;
+      settings.push_back(std::move(row));
+    }
+    out.push_back({{"name", choice.name}, {"doc", choice.doc}, {"settings", std::move(settings)}});
+  }
+  return out;
+}
+
+}  // namespace
+
 std::string CapabilitiesAsJson(const ServerCapabilities& c, absl::string_view address) {
   Json ops = Json::array();
   for (const SupportedOp& op : c.ops) {
@@ -234,6 +252,9 @@ std::string CapabilitiesAsJson(const ServerCapabilities& c, absl::string_view ad
                        {"min_opset", c.min_opset},
                        {"max_opset", c.max_opset}}},
                      {"self_check", {{"checks", c.self_checks}, {"declined", std::move(declined)}}},
+                     {"losses", ChoicesAsJson(c.losses)},
+                     {"optimizers", ChoicesAsJson(c.optimizers)},
+                     {"schedules", ChoicesAsJson(c.schedules)},
                      {"ops", std::move(ops)}};
   return Dump(json);
 }

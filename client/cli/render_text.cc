@@ -136,6 +136,15 @@ std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
   return out;
 }
 
+namespace {
+
+std::string NamesOf(const std::vector<Choice>& choices) {
+  return absl::StrJoin(choices, " ",
+                       [](std::string* out, const Choice& c) { out->append(c.name); });
+}
+
+}  // namespace
+
 std::string CapabilitiesAsText(const ServerCapabilities& c, absl::string_view address) {
   std::set<std::pair<std::string, std::string>> ops;
   std::set<std::pair<std::string, std::string>> differentiable;
@@ -152,6 +161,9 @@ std::string CapabilitiesAsText(const ServerCapabilities& c, absl::string_view ad
        {"ISA", c.cpu_isa},
        {"workers", absl::StrCat(c.workers, ", of up to ", c.threads, " threads")},
        {"ops", absl::StrCat(ops.size(), ", of which ", differentiable.size(), " differentiable")},
+       {"losses", NamesOf(c.losses)},
+       {"optimizers", NamesOf(c.optimizers)},
+       {"schedules", NamesOf(c.schedules)},
        {"opsets", absl::StrCat(c.min_opset, " to ", c.max_opset)},
        {"message limit", BytesText(c.max_message_bytes)},
        {"memory limit", BytesText(c.memory_limit_bytes)},

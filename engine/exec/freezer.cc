@@ -56,6 +56,11 @@ absl::StatusOr<Tensor> Freezer::InputValue(ValueId value) {
                  absl::StrCat("a shape or an axis depends on the floating input \"", bound.name,
                               "\"; only integer inputs may decide shapes"));
   }
+  if (bound.data.raw() == nullptr && bound.data.bytes() > 0) {
+    return Error(Reason::kDataDependentShape,
+                 absl::StrCat("a shape or an axis depends on the values of \"", bound.name,
+                              "\", which are not known here"));
+  }
   bound.used = true;
   return Converted(bound.data, builder_.dtype(value));
 }

@@ -427,15 +427,22 @@ absl::Span<const LossRow> AllLosses() {
   return rows;
 }
 
-absl::Status CheckLoss(const LossSpec& spec, const TensorType& prediction,
-                       const TensorType& target) {
+absl::Status CheckLossSpec(const LossSpec& spec) {
   const LossRow* row = FindRow(spec.name);
   if (row == nullptr) {
     const auto add_name = [](std::string* text, const auto& r) { text->append(r.name); };
     return Error(Reason::kInvalidSpec, absl::StrCat("loss: there is no \"", spec.name, "\", only ",
                                                     absl::StrJoin(AllLosses(), ", ", add_name)));
   }
-  return Checker(*row, spec, prediction, target).Check();
+  Problems problems;
+  Complete(row->settings, spec.settings, absl::StrCat("loss.", spec.name), &problems);
+  return problems.ToStatus();
+}
+
+absl::Status CheckLoss(const LossSpec& spec, const TensorType& prediction,
+                       const TensorType& target) {
+  const LossRow* row = FindRow(spec.name);
+  return row == nullptr ? CheckLossSpec(spec) : Checker(*row, spec, prediction, target).Check();
 }
 
 ValueId AddLoss(GraphBuilder& b, const LossSpec& spec, ValueId prediction, ValueId target) {

@@ -61,6 +61,8 @@ struct LossRow {
 };
 absl::Span<const LossRow> AllLosses();
 
+// Name and settings only: what can be known without types.
+absl::Status CheckLossSpec(const LossSpec& spec);
 // What AddLoss would say of these types.
 absl::Status CheckLoss(const LossSpec& spec, const TensorType& prediction,
                        const TensorType& target);

@@ -1,241 +1,392 @@
 #include "engine/optim/lbfgs.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
-#include "engine/base/status.h"
+#include "engine/base/checked.h"
 
 namespace gradwire {
 namespace {
 
-constexpr double kSufficientDecrease = 1e-4, kCurvature = 0.9;
-constexpr int kMaxLineSearch = 25;
+constexpr double kSufficientDecrease = 1e-4, kCurvature = 0.9;  // c1, c2
+constexpr double kSmallestCurvature = 1e-10;  // of a pair that is worth remembering
+constexpr int kMaxTrials = 25;                // of a line search
+constexpr int kTensorsOfAStep = 16;           // points and directions under way, an upper bound
 
-double Dot(const Vector& a, const Vector& b) {
+// ---- Vectors: rank 1, FLOAT or DOUBLE, all of one type
+
+// fn(T tag) with the element type of t.
+template <typename Fn>
+auto OfType(const Tensor& t, Fn fn) {
+  return t.dtype() == DType::kFloat ? fn(float{}) : fn(double{});
+}
+
+// term(i) summed in double over i < n, eight sums side by side: a fixed order that does not wait
+// for each addition.
+template <typename Term>
+double SumOf(int64_t n, Term term) {
+  constexpr int kLanes = 8;
+  std::array<double, kLanes> sums = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int k = 0; k < kLanes; ++k) sums[static_cast<size_t>(k)] += term(i + k);
+  }
+  for (; i < n; ++i) sums[0] += term(i);
   double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  for (double s : sums) sum += s;
   return sum;
 }
-double LargestOf(const Vector& v) {
-  double out = 0;
-  for (double x : v) out = std::isnan(x) ? x : std::max(out, std::abs(x));
-  return out;
+
+double Dot(const Tensor& x, const Tensor& y) {
+  return OfType(x, [&](auto tag) {
+    using T = decltype(tag);
+    const T *a = x.data<T>(), *b = y.data<T>();
+    return SumOf(x.num_elements(),
+                 [=](int64_t i) { return static_cast<double>(a[i]) * static_cast<double>(b[i]); });
+  });
 }
-double SumOfMagnitudes(const Vector& v) {
-  double out = 0;
-  for (double x : v) out += std::abs(x);
+
+double SumOfMagnitudes(const Tensor& x) {
+  return OfType(x, [&](auto tag) {
+    const auto* a = x.data<decltype(tag)>();
+    return SumOf(x.num_elements(), [=](int64_t i) { return std::abs(static_cast<double>(a[i])); });
+  });
+}
+
+// NaN where an element is.
+double LargestMagnitude(const Tensor& x) {
+  return OfType(x, [&](auto tag) {
+    const auto* a = x.data<decltype(tag)>();
+    double largest = 0;
+    for (int64_t i = 0; i < x.num_elements(); ++i) {
+      const double magnitude = std::abs(static_cast<double>(a[i]));
+      if (!(magnitude <= largest)) largest = magnitude;
+      if (std::isnan(magnitude)) break;
+    }
+    return largest;
+  });
+}
+
+// a * x + b * y, each product rounded to the dtype.
+absl::StatusOr<Tensor> Combination(double a, const Tensor& x, double b, const Tensor& y) {
+  GW_ASSIGN_OR_RETURN(Tensor out, Tensor::Make(x.type()));
+  OfType(x, [&](auto tag) {
+    using T = decltype(tag);
+    const T *from_x = x.data<T>(), *from_y = y.data<T>();
+    T* to = out.mutable_data<T>();
+    const T by_x = static_cast<T>(a), by_y = static_cast<T>(b);
+    for (int64_t i = 0; i < x.num_elements(); ++i) to[i] = by_x * from_x[i] + by_y * from_y[i];
+  });
   return out;
 }
 
-// The minimiser of the cubic through both points and their slopes, within the bounds.
-double CubicMinimum(double x1, double f1, double g1, double x2, double f2, double g2, double low,
-                    double high) {
-  const double d1 = g1 + g2 - 3 * (f1 - f2) / (x1 - x2);
-  const double square = d1 * d1 - g1 * g2;
+// y += a * x
+void AddTo(Tensor* y, double a, const Tensor& x) {
+  OfType(x, [&](auto tag) {
+    using T = decltype(tag);
+    const T* from = x.data<T>();
+    T* to = y->mutable_data<T>();
+    const T by = static_cast<T>(a);
+    for (int64_t i = 0; i < x.num_elements(); ++i) to[i] += by * from[i];
+  });
+}
+
+absl::StatusOr<Tensor> Multiple(double a, const Tensor& x) {
+  GW_ASSIGN_OR_RETURN(Tensor out, Tensor::Make(x.type()));
+  OfType(x, [&](auto tag) {
+    using T = decltype(tag);
+    const T* from = x.data<T>();
+    T* to = out.mutable_data<T>();
+    const T by = static_cast<T>(a);
+    for (int64_t i = 0; i < x.num_elements(); ++i) to[i] = by * from[i];
+  });
+  return out;
+}
+
+// ---- Lines
+
+// A point x + t * d of the line that is searched.
+struct Trial {
+  double t = 0;
+  double loss = 0;
+  Tensor gradient;
+  double slope = 0;  // along d
+};
+
+// The minimiser between the bounds of the cubic with these values and slopes.
+double CubicMinimum(const Trial& p, const Trial& q, double low, double high) {
+  const double d1 = p.slope + q.slope - 3 * (p.loss - q.loss) / (p.t - q.t);
+  const double square = d1 * d1 - p.slope * q.slope;
   if (!(square >= 0)) return (low + high) / 2;
   const double d2 = std::sqrt(square);
-  const double at = x1 <= x2 ? x2 - (x2 - x1) * ((g2 + d2 - d1) / (g2 - g1 + 2 * d2))
-                             : x1 - (x1 - x2) * ((g1 + d2 - d1) / (g1 - g2 + 2 * d2));
+  const Trial& left = p.t <= q.t ? p : q;
+  const Trial& right = p.t <= q.t ? q : p;
+  const double at = right.t - (right.t - left.t) *
+                                  ((right.slope + d2 - d1) / (right.slope - left.slope + 2 * d2));
   return std::min(std::max(at, low), high);
 }
 
-}  // namespace
-
-Vector Lbfgs::Rounded(Vector v) const {
-  if (options_.round_to_float) {
-    for (double& x : v) x = static_cast<float>(x);
-  }
-  return v;
-}
-
-// The next direction from this gradient, and what is learnt from the change since the last one.
-void Lbfgs::Direct(const Vector& gradient) {
-  State& s = state_;
-  const size_t n = gradient.size();
-  ++s.iterations;
-  if (s.iterations == 1) {
-    s.direction.resize(n);
-    for (size_t i = 0; i < n; ++i) s.direction[i] = -gradient[i];
-    s.gradient_changes.clear();
-    s.steps.clear();
-    s.rho.clear();
-    s.scale = 1;
-  } else {
-    Vector change(n), step(n);
-    for (size_t i = 0; i < n; ++i) {
-      change[i] = gradient[i] - s.previous_gradient[i];
-      step[i] = s.direction[i] * s.t;
+// Keeps a trial between two others away from both, where it has been close to one before.
+class ProgressGuard {
+ public:
+  double Guard(double t, double low, double high) {
+    const double margin = 0.1 * (high - low);
+    const bool close = std::min(high - t, t - low) < margin;
+    if (!close || !(was_close_ || t >= high || t <= low)) {
+      was_close_ = close;
+      return t;
     }
-    change = Rounded(std::move(change));
-    step = Rounded(std::move(step));
+    was_close_ = false;
+    return std::abs(t - high) < std::abs(t - low) ? high - margin : low + margin;
+  }
+
+ private:
+  bool was_close_ = false;
+};
+
+// One step: its state until it is known to succeed.
+class Moves {
+ public:
+  Moves(const Settings& settings, double lr, const Lbfgs::State& state, const Tensor& parameters,
+        const Lbfgs::Evaluate& evaluate)
+      : settings_(settings), lr_(lr), evaluate_(evaluate), x_(parameters), state_(state) {}
+
+  absl::Status Run() {
+    GW_ASSIGN_OR_RETURN(at_, EvaluateAt(x_));
+    result_.loss = at_.loss;
+    result_.gradient_norm = std::sqrt(Dot(at_.gradient, at_.gradient));
+    const double max_iter = settings_.at("max_iter"), max_eval = settings_.at("max_eval");
+    const double budget = max_eval > 0 ? max_eval : std::floor(max_iter * 5 / 4);
+    for (double moves = 1; moves <= max_iter && !Flat(); ++moves) {
+      GW_RETURN_IF_ERROR(Direct());
+      const double before = state_.prev_loss = at_.loss;
+      state_.t = lr_;
+      if (state_.n_iter == 1) state_.t *= std::min(1.0, 1 / SumOfMagnitudes(at_.gradient));
+      at_.slope = Dot(at_.gradient, state_.d);
+      if (at_.slope > -tolerance()) break;
+      const bool last = moves == max_iter;
+      // A learning rate of 0 (a schedule has ended) leaves nothing to search.
+      const bool search = settings_.at("strong_wolfe") != 0 && state_.t > 0;
+      GW_RETURN_IF_ERROR(search ? SearchAndMove() : Move(!last));
+      if (last || static_cast<double>(result_.evaluations) >= budget) break;
+      if (LargestMagnitude(state_.d) * std::abs(state_.t) <= tolerance()) break;
+      if (std::abs(at_.loss - before) < tolerance()) break;
+    }
+    state_.func_evals += result_.evaluations;
+    return absl::OkStatus();
+  }
+
+  const Lbfgs::Result& result() const { return result_; }
+  const Tensor& parameters() const { return x_; }
+  Lbfgs::State TakeState() { return std::move(state_); }
+
+ private:
+  double tolerance() const { return settings_.at("tolerance_change"); }
+  bool Flat() const { return LargestMagnitude(at_.gradient) <= settings_.at("tolerance_grad"); }
+
+  absl::StatusOr<Trial> EvaluateAt(const Tensor& x) {
+    Trial out;
+    GW_ASSIGN_OR_RETURN(out.gradient, Tensor::Make(x.type()));
+    GW_ASSIGN_OR_RETURN(out.loss, evaluate_(x, &out.gradient));
+    ++result_.evaluations;
+    return out;
+  }
+
+  // The next direction, from this gradient and from how it has changed since the last one.
+  absl::Status Direct() {
+    if (++state_.n_iter == 1) {
+      GW_ASSIGN_OR_RETURN(state_.d, Multiple(-1, at_.gradient));
+    } else {
+      GW_RETURN_IF_ERROR(Remember());
+      GW_ASSIGN_OR_RETURN(state_.d, TwoLoops());
+    }
+    state_.prev_flat_grad = at_.gradient;
+    return absl::OkStatus();
+  }
+
+  absl::Status Remember() {
+    GW_ASSIGN_OR_RETURN(Tensor change, Combination(1, at_.gradient, -1, state_.prev_flat_grad));
+    GW_ASSIGN_OR_RETURN(Tensor step, Multiple(state_.t, state_.d));
     const double curvature = Dot(change, step);
-    if (curvature > 1e-10) {
-      if (static_cast<int64_t>(s.steps.size()) == options_.history_size) {
-        s.gradient_changes.pop_front();
-        s.steps.pop_front();
-        s.rho.pop_front();
-      }
-      s.scale = curvature / Dot(change, change);
-      s.gradient_changes.push_back(std::move(change));
-      s.steps.push_back(std::move(step));
-      s.rho.push_back(1 / curvature);
+    if (!(curvature > kSmallestCurvature)) return absl::OkStatus();
+    if (static_cast<double>(state_.ro.size()) >= settings_.at("history_size")) {
+      state_.old_dirs.erase(state_.old_dirs.begin());
+      state_.old_stps.erase(state_.old_stps.begin());
+      state_.ro.erase(state_.ro.begin());
     }
-    // Two loops over the history give the product with the inverse Hessian.
-    Vector q(n);
-    for (size_t i = 0; i < n; ++i) q[i] = -gradient[i];
-    std::vector<double> alpha(s.steps.size());
-    for (size_t k = s.steps.size(); k-- > 0;) {
-      alpha[k] = Dot(s.steps[k], q) * s.rho[k];
-      for (size_t i = 0; i < n; ++i) q[i] -= alpha[k] * s.gradient_changes[k][i];
-      q = Rounded(std::move(q));
-    }
-    for (double& x : q) x *= s.scale;
-    q = Rounded(std::move(q));
-    for (size_t k = 0; k < s.steps.size(); ++k) {
-      const double beta = Dot(s.gradient_changes[k], q) * s.rho[k];
-      for (size_t i = 0; i < n; ++i) q[i] += (alpha[k] - beta) * s.steps[k][i];
-      q = Rounded(std::move(q));
-    }
-    s.direction = std::move(q);
+    state_.h_diag = curvature / Dot(change, change);
+    state_.old_dirs.push_back(std::move(change));
+    state_.old_stps.push_back(std::move(step));
+    state_.ro.push_back(1 / curvature);
+    return absl::OkStatus();
   }
-  s.previous_gradient = gradient;
-}
 
-absl::StatusOr<Lbfgs::Point> Lbfgs::Search(const Vector& x, double t, double value,
-                                           const Vector& gradient, double slope,
-                                           const Evaluate& evaluate, int64_t* evaluations) {
-  const Vector& d = state_.direction;
-  const double d_norm = LargestOf(d);
-  const auto at = [&](double where) -> absl::StatusOr<Point> {
-    Vector moved(x.size());
-    for (size_t i = 0; i < x.size(); ++i) moved[i] = x[i] + where * d[i];
-    Point p{.t = where};
-    GW_ASSIGN_OR_RETURN(p.value, evaluate(Rounded(std::move(moved)), &p.gradient));
-    p.slope = Dot(p.gradient, d);
-    ++*evaluations;
-    return p;
-  };
-  const Point start{0, value, gradient, slope};
-  GW_ASSIGN_OR_RETURN(Point now, at(t));
-  Point before = start;
-  std::vector<Point> bracket;
-  bool done = false;
-  int tries = 0;
-  while (tries < kMaxLineSearch) {
-    if (now.value > value + kSufficientDecrease * t * slope ||
-        (tries > 1 && now.value >= before.value)) {
-      bracket = {before, now};
-      break;
+  // Minus the inverse Hessian, as remembered, times the gradient.
+  absl::StatusOr<Tensor> TwoLoops() const {
+    const size_t num_old = state_.ro.size();
+    std::vector<double> al(num_old);
+    GW_ASSIGN_OR_RETURN(Tensor q, Multiple(-1, at_.gradient));
+    for (size_t i = num_old; i-- > 0;) {
+      al[i] = Dot(state_.old_stps[i], q) * state_.ro[i];
+      AddTo(&q, -al[i], state_.old_dirs[i]);
     }
-    if (std::abs(now.slope) <= -kCurvature * slope) {
-      bracket = {now};
-      done = true;
-      break;
+    GW_ASSIGN_OR_RETURN(Tensor r, Multiple(state_.h_diag, q));
+    for (size_t i = 0; i < num_old; ++i) {
+      const double be = Dot(state_.old_dirs[i], r) * state_.ro[i];
+      AddTo(&r, al[i] - be, state_.old_stps[i]);
     }
-    if (now.slope >= 0) {
-      bracket = {before, now};
-      break;
-    }
-    const double least = t + 0.01 * (t - before.t), most = t * 10;
-    const double next =
-        CubicMinimum(before.t, before.value, before.slope, t, now.value, now.slope, least, most);
-    before = std::move(now);
-    t = next;
-    GW_ASSIGN_OR_RETURN(now, at(t));
-    ++tries;
+    return r;
   }
-  if (tries == kMaxLineSearch) bracket = {start, now};
-  if (done) return std::move(bracket[0]);
 
-  // Zoom.
-  bool insufficient = false;
-  size_t low = bracket[0].value <= bracket[1].value ? 0 : 1;
-  while (tries < kMaxLineSearch) {
-    const size_t high = 1 - low;
-    const double left = std::min(bracket[0].t, bracket[1].t);
-    const double right = std::max(bracket[0].t, bracket[1].t);
-    if ((right - left) * d_norm < options_.tolerance_change) break;
-    t = CubicMinimum(bracket[0].t, bracket[0].value, bracket[0].slope, bracket[1].t,
-                     bracket[1].value, bracket[1].slope, left, right);
-    const double margin = 0.1 * (right - left);
-    if (std::min(right - t, t - left) < margin) {
-      if (insufficient || t >= right || t <= left) {
-        t = std::abs(t - right) < std::abs(t - left) ? right - margin : left + margin;
-        insufficient = false;
-      } else {
-        insufficient = true;
-      }
-    } else {
-      insufficient = false;
+  absl::Status Move(bool evaluate) {
+    GW_ASSIGN_OR_RETURN(x_, Combination(1, x_, state_.t, state_.d));
+    if (!evaluate) return absl::OkStatus();
+    GW_ASSIGN_OR_RETURN(at_, EvaluateAt(x_));
+    return absl::OkStatus();
+  }
+
+  // ---- The line search
+
+  absl::Status SearchAndMove() {
+    GW_ASSIGN_OR_RETURN(at_, Search());
+    state_.t = at_.t;
+    return Move(/*evaluate=*/false);
+  }
+
+  absl::StatusOr<Trial> Try(double t) {
+    GW_ASSIGN_OR_RETURN(const Tensor x, Combination(1, x_, t, state_.d));
+    GW_ASSIGN_OR_RETURN(Trial out, EvaluateAt(x));
+    out.t = t;
+    out.slope = Dot(out.gradient, state_.d);
+    return out;
+  }
+  bool TooHigh(const Trial& p) const {
+    return p.loss > at_.loss + kSufficientDecrease * p.t * at_.slope;
+  }
+  bool FlatEnough(const Trial& p) const { return std::abs(p.slope) <= -kCurvature * at_.slope; }
+
+  // A step length that satisfies the strong Wolfe conditions, or the best of those tried: first
+  // ever farther out until two trials enclose one, then in between.
+  absl::StatusOr<Trial> Search() {
+    at_.t = 0;
+    Trial before = at_;
+    GW_ASSIGN_OR_RETURN(Trial now, Try(state_.t));
+    int trials = 0;
+    for (; trials < kMaxTrials; ++trials) {
+      if (TooHigh(now) || (trials > 1 && now.loss >= before.loss)) break;
+      if (FlatEnough(now)) return now;
+      if (now.slope >= 0) break;
+      const double t = CubicMinimum(before, now, now.t + 0.01 * (now.t - before.t), now.t * 10);
+      before = std::move(now);
+      GW_ASSIGN_OR_RETURN(now, Try(t));
     }
-    GW_ASSIGN_OR_RETURN(now, at(t));
-    ++tries;
-    if (now.value > value + kSufficientDecrease * t * slope || now.value >= bracket[low].value) {
-      bracket[high] = std::move(now);
-      low = bracket[0].value <= bracket[1].value ? 0 : 1;
-    } else {
-      if (std::abs(now.slope) <= -kCurvature * slope) {
-        done = true;
-      } else if (now.slope * (bracket[high].t - bracket[low].t) >= 0) {
-        bracket[high] = bracket[low];
+    if (trials == kMaxTrials) return at_.loss <= now.loss ? at_ : now;
+    return Zoom({std::move(before), std::move(now)}, trials);
+  }
+
+  absl::StatusOr<Trial> Zoom(std::array<Trial, 2> bracket, int trials) {
+    const double length = LargestMagnitude(state_.d);
+    const auto lower = [&] { return bracket[0].loss <= bracket[1].loss ? 0u : 1u; };
+    size_t low = lower();
+    ProgressGuard guard;
+    for (; trials < kMaxTrials; ++trials) {
+      const double left = std::min(bracket[0].t, bracket[1].t);
+      const double right = std::max(bracket[0].t, bracket[1].t);
+      if ((right - left) * length < tolerance()) break;
+      const double t = CubicMinimum(bracket[0], bracket[1], left, right);
+      GW_ASSIGN_OR_RETURN(Trial now, Try(guard.Guard(t, left, right)));
+      const size_t high = 1 - low;
+      if (TooHigh(now) || now.loss >= bracket[low].loss) {
+        bracket[high] = std::move(now);
+        low = lower();
+        continue;
       }
+      if (FlatEnough(now)) return now;
+      if (now.slope * (bracket[high].t - bracket[low].t) >= 0) bracket[high] = bracket[low];
       bracket[low] = std::move(now);
     }
-    if (done) break;
+    return std::move(bracket[low]);
   }
-  return std::move(bracket[low]);
+
+  const Settings& settings_;
+  const double lr_;
+  const Lbfgs::Evaluate& evaluate_;
+  Tensor x_;
+  Trial at_;  // at x_
+  Lbfgs::State state_;
+  Lbfgs::Result result_;
+};
+
+}  // namespace
+
+absl::Span<const SettingDef> Lbfgs::Defs() {
+  static constexpr SettingDef kDefs[] = {
+      {"lr", 1, kNonNegative},
+      {"max_iter", 20, kPositiveCount},
+      {"max_eval", 0, kCount},
+      {"tolerance_grad", 1e-7, kNonNegative},
+      {"tolerance_change", 1e-9, kNonNegative},
+      {"history_size", 100, kPositiveCount},
+      {"strong_wolfe", 1, kFlag},
+  };
+  return kDefs;
 }
 
-absl::StatusOr<Lbfgs::Result> Lbfgs::Step(Vector* x, const Evaluate& evaluate, double lr) {
-  const State before = state_;
-  const auto failed = [&](const absl::Status& status) {
-    state_ = before;
-    return status;
-  };
-  const int64_t max_eval = options_.max_eval > 0 ? options_.max_eval : options_.max_iter * 5 / 4;
-  Result result;
-  Vector gradient;
-  absl::StatusOr<double> first = evaluate(*x, &gradient);
-  if (!first.ok()) return failed(first.status());
-  double value = *first;
-  result.value = value;
-  result.gradient = gradient;
-  int64_t evaluations = 1;
-  if (LargestOf(gradient) <= options_.tolerance_grad) return result;
-  Vector at = *x;
-  for (int64_t iteration = 1; iteration <= options_.max_iter; ++iteration) {
-    Direct(gradient);
-    State& s = state_;
-    s.previous_value = value;
-    s.t = s.iterations == 1 ? std::min(1.0, 1 / SumOfMagnitudes(gradient)) * lr : lr;
-    const double slope = Dot(gradient, s.direction);
-    if (slope > -options_.tolerance_change) break;
-    int64_t spent = 0;
-    const double value_before = value;
-    if (options_.strong_wolfe) {
-      absl::StatusOr<Point> found = Search(at, s.t, value, gradient, slope, evaluate, &spent);
-      if (!found.ok()) return failed(found.status());
-      s.t = found->t;
-      value = found->value;
-      gradient = std::move(found->gradient);
-    }
-    for (size_t i = 0; i < at.size(); ++i) at[i] += s.t * s.direction[i];
-    at = Rounded(std::move(at));
-    if (!options_.strong_wolfe && iteration != options_.max_iter) {
-      absl::StatusOr<double> again = evaluate(at, &gradient);
-      if (!again.ok()) return failed(again.status());
-      value = *again;
-      spent = 1;
-    }
-    evaluations += spent;
-    if (iteration == options_.max_iter || evaluations >= max_eval) break;
-    if (LargestOf(gradient) <= options_.tolerance_grad) break;
-    if (LargestOf(s.direction) * std::abs(s.t) <= options_.tolerance_change) break;
-    if (std::abs(value - value_before) < options_.tolerance_change) break;
+absl::StatusOr<Lbfgs> Lbfgs::Make(const Settings& given) {
+  Lbfgs out;
+  Problems problems;
+  out.settings_ = Complete(Defs(), given, "optimizer.lbfgs", &problems);
+  GW_RETURN_IF_ERROR(problems.ToStatus());
+  return out;
+}
+
+absl::StatusOr<Lbfgs::Result> Lbfgs::Step(double lr, Tensor* parameters, const Evaluate& evaluate) {
+  const TensorType& type = parameters->type();
+  if (type.shape.rank() != 1 || !IsFloating(type.dtype)) {
+    return Error(Reason::kInvalidTensor, absl::StrCat("L-BFGS: the parameters are ",
+                                                      type.ToString(), ", expected a vector"));
   }
-  *x = std::move(at);
-  return result;
+  if (state_.n_iter > 0 && state_.d.type() != type) {
+    return Error(Reason::kInvalidTensor,
+                 absl::StrCat("L-BFGS: the parameters are ", type.ToString(), ", its state is of ",
+                              state_.d.type().ToString()));
+  }
+  // Tensors are shared, and none is written to once it is in a state: a copy costs a few pointers.
+  Moves moves(settings_, lr, state_, *parameters, evaluate);
+  GW_RETURN_IF_ERROR(moves.Run());
+  std::memcpy(parameters->mutable_raw(), moves.parameters().raw(),
+              static_cast<size_t>(type.bytes()));
+  state_ = moves.TakeState();
+  return moves.result();
+}
+
+absl::Status Lbfgs::set_state(State state) {
+  const size_t num_old = state.ro.size();
+  bool fits = state.n_iter >= 0 && state.old_dirs.size() == num_old &&
+              state.old_stps.size() == num_old &&
+              static_cast<double>(num_old) <= settings_.at("history_size");
+  std::vector<const Tensor*> all = {&state.d, &state.prev_flat_grad};
+  for (const Tensor& t : state.old_dirs) all.push_back(&t);
+  for (const Tensor& t : state.old_stps) all.push_back(&t);
+  const TensorType& type = state.d.type();
+  if (state.n_iter > 0) {
+    fits = fits && type.shape.rank() == 1 && IsFloating(type.dtype);
+    for (const Tensor* t : all) fits = fits && t->type() == type;
+  } else {
+    fits = fits && num_old == 0;
+  }
+  if (!fits) return Error(Reason::kInvalidTensor, "L-BFGS: the parts of the state do not match");
+  state_ = std::move(state);
+  return absl::OkStatus();
+}
+
+int64_t Lbfgs::StateBytes(const TensorType& parameters) const {
+  // No more pairs than history_size, and of the old state as many again until the step has ended.
+  const double tensors = 4 * settings_.at("history_size") + kTensorsOfAStep;
+  const double bytes = tensors * static_cast<double>(parameters.bytes());
+  return bytes < 9e18 ? static_cast<int64_t>(bytes) : INT64_MAX;
 }
 
 }  // namespace gradwire

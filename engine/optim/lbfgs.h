@@ -1,80 +1,77 @@
 // File: lbfgs.h
 //
-// L-BFGS over one flat vector, driven by a function that gives value and gradient: the algorithm of
-// torch.optim.LBFGS step by step, with its line search by the strong Wolfe conditions or with fixed
-// steps. It is no Graph: how often it evaluates depends on what it finds.
+// L-BFGS over one flat vector of parameters, driven by a function that gives loss and gradient:
+// torch.optim.LBFGS move by move, with fixed steps or with its line search by the strong Wolfe
+// conditions. It is no Graph: how often it evaluates depends on what it finds.
 //
-//   Lbfgs lbfgs({.lr = 1});
-//   GW_ASSIGN_OR_RETURN(Lbfgs::Result r, lbfgs.Step(&x, evaluate, 1));  // up to max_iter moves
+//   GW_ASSIGN_OR_RETURN(Lbfgs lbfgs, Lbfgs::Make({{"history_size", 10}}));
+//   Tensor x = Tensor::FromVector<double>({2}, {-1.2, 1});
+//   const auto evaluate = [&](const Tensor& at, Tensor* gradient) -> absl::StatusOr<double> {...};
+//   GW_ASSIGN_OR_RETURN(Lbfgs::Result r, lbfgs.Step(/*lr=*/1, &x, evaluate));  // up to max_iter
+//   moves
 //
-// Vectors are doubles; with round_to_float each is rounded to FLOAT as it is made, so that FLOAT
-// parameters move as PyTorch's would. What is remembered between steps is exact, and can be kept.
-// Source: Nocedal and Wright, Numerical Optimization, 2nd ed., 7.2 and 3.5. Errors: those of
-// `evaluate`; the state is then as before the step. Thread-safety: none.
+// Numerics: vectors are of the parameters' dtype, FLOAT or DOUBLE, as PyTorch's are; products of
+// two vectors are summed in double in a fixed order, and scalars are doubles. Equal calls give
+// equal bits. Source: Nocedal and Wright, Numerical Optimization, 2nd ed., algorithms 7.4, 3.5
+// and 3.6. As in PyTorch up to 2.11 a line search tries at most 25 points; later releases bound it
+// by what is left of max_eval.
+//
+// Cost of a move: one evaluation or more, and 4 * history_size passes over the vector. Memory: see
+// StateBytes(). Errors: those of `evaluate`, INVALID_TENSOR, MEMORY_LIMIT; parameters and state are
+// then as before the step. Thread-safety: as for std::vector.
 #ifndef GRADWIRE_ENGINE_OPTIM_LBFGS_H_
 #define GRADWIRE_ENGINE_OPTIM_LBFGS_H_
 
-#include <deque>
 #include <functional>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "engine/base/settings.h"
+#include "engine/tensor/tensor.h"
 
 namespace gradwire {
 
-struct LbfgsOptions {
-  double lr = 1;
-  int64_t max_iter = 20;
-  int64_t max_eval = 0;  // 0: max_iter * 1.25
-  double tolerance_grad = 1e-7;
-  double tolerance_change = 1e-9;
-  int64_t history_size = 100;
-  bool strong_wolfe = true;
-  bool round_to_float = false;
-};
-
-using Vector = std::vector<double>;
-
 class Lbfgs {
  public:
-  // Value at x; fills the gradient.
-  using Evaluate = std::function<absl::StatusOr<double>(const Vector& x, Vector* gradient)>;
+  static constexpr char kDoc[] =
+      "Quasi-Newton directions from the last gradients, with a line search (LBFGS).";
 
-  explicit Lbfgs(const LbfgsOptions& options) : options_(options) {}
+  // The loss at the parameters, and its gradient there. Both tensors are of the type of Step's.
+  using Evaluate =
+      std::function<absl::StatusOr<double>(const Tensor& parameters, Tensor* gradient)>;
 
-  // Moves x; the value and gradient that the step began with.
+  // lr, max_iter, max_eval (0: max_iter * 5 / 4), tolerance_grad, tolerance_change, history_size,
+  // with PyTorch's defaults; strong_wolfe (0: fixed steps, which is PyTorch's default).
+  static absl::Span<const SettingDef> Defs();
+  // Errors: INVALID_SPEC, all problems at once.
+  static absl::StatusOr<Lbfgs> Make(const Settings& given);
+  const Settings& settings() const { return settings_; }
+
   struct Result {
-    double value = 0;
-    Vector gradient;
+    double loss = 0;           // before the first move
+    double gradient_norm = 0;  // the 2-norm, likewise
+    int64_t evaluations = 0;
   };
-  absl::StatusOr<Result> Step(Vector* x, const Evaluate& evaluate, double lr);
+  // Up to max_iter moves of `parameters`, a tensor of rank 1.
+  absl::StatusOr<Result> Step(double lr, Tensor* parameters, const Evaluate& evaluate);
 
-  // What is remembered, for checkpoints: empty before the first step.
+  // All that is remembered between steps, under PyTorch's names (its `al` is scratch).
   struct State {
-    int64_t iterations = 0;
-    double t = 0;
-    double scale = 1;  // of the initial Hessian
-    double previous_value = 0;
-    Vector direction, previous_gradient;
-    std::deque<Vector> gradient_changes, steps;  // the oldest first
-    std::deque<double> rho;
+    int64_t n_iter = 0, func_evals = 0;
+    double t = 0;       // the last step length
+    double h_diag = 1;  // scale of the initial inverse Hessian
+    double prev_loss = 0;
+    Tensor d, prev_flat_grad;                // empty before the first move
+    std::vector<Tensor> old_dirs, old_stps;  // changes of the gradient and of the parameters,
+    std::vector<double> ro;                  // 1 / (dir . stp); the oldest first
   };
   const State& state() const { return state_; }
-  void set_state(State state) { state_ = std::move(state); }
-  const LbfgsOptions& options() const { return options_; }
+  // INVALID_TENSOR where the parts do not belong together.
+  absl::Status set_state(State state);
+  // What the state and a step on it take at most, for parameters of this type.
+  int64_t StateBytes(const TensorType& parameters) const;
 
  private:
-  struct Point {
-    double t = 0, value = 0;
-    Vector gradient;
-    double slope = 0;  // along the direction
-  };
-  Vector Rounded(Vector v) const;
-  void Direct(const Vector& gradient);
-  absl::StatusOr<Point> Search(const Vector& x, double t, double value, const Vector& gradient,
-                               double slope, const Evaluate& evaluate, int64_t* evaluations);
-
-  const LbfgsOptions options_;
+  Settings settings_;
   State state_;
 };
 

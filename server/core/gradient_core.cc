@@ -28,6 +28,17 @@ std::vector<std::string> NameOrDefault(const std::string& name) {
   return name.empty() ? std::vector<std::string>{} : std::vector<std::string>{name};
 }
 
+// What is differentiated: the loss, where the request has one.
+template <typename Request>
+std::vector<std::string> ScalarOf(const Request& request) {
+  return request.has_loss() ? std::vector<std::string>{kLossOutput}
+                            : NameOrDefault(request.output());
+}
+template <typename Request>
+const v1::Loss* LossOf(const Request& request) {
+  return request.has_loss() ? &request.loss() : nullptr;
+}
+
 // Tangents belong to inputs and initialisers; other names are known to the model too, but a tangent
 // there would contradict the value that the graph computes.
 absl::Status CheckTangentNames(const Pipeline& p, const std::vector<std::string>& names) {
@@ -81,9 +92,9 @@ absl::Status GradientCore::Evaluate(const v1::EvaluateRequest& request,
 absl::Status GradientCore::ComputeGradient(const v1::ComputeGradientRequest& request,
                                            v1::ComputeGradientResponse* response, Call& call) {
   return Compute(request, call, [&](Pipeline& p) -> absl::Status {
-    GW_RETURN_IF_ERROR(p.Load());
+    GW_RETURN_IF_ERROR(p.Load(LossOf(request), request.output()));
     GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kGradient,
-                                  .outputs = NameOrDefault(request.output()),
+                                  .outputs = ScalarOf(request),
                                   .wrt = Unique(request.wrt())}));
     return p.Run(
         [&](Role role, const std::string& name, int) {
@@ -140,11 +151,14 @@ absl::Status GradientCore::ComputeHvp(const v1::ComputeHvpRequest& request,
       return Error(Reason::kInvalidSpec,
                    "output and cotangents are both set: expected one of them");
     }
+    if (of_cotangents && request.has_loss()) {
+      return Error(Reason::kInvalidSpec, "loss and cotangents are both set: expected one of them");
+    }
     p.AddVectors("vectors", request.vectors());
     if (of_cotangents) p.AddSharedCotangents(request.cotangents());
-    GW_RETURN_IF_ERROR(p.Load());
+    GW_RETURN_IF_ERROR(p.Load(LossOf(request), request.output()));
     GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kHvp,
-                                  .outputs = NameOrDefault(request.output()),
+                                  .outputs = ScalarOf(request),
                                   .wrt = Unique(request.wrt()),
                                   .hvp_of_cotangents = of_cotangents}));
     GW_RETURN_IF_ERROR(p.CheckVectorNames(p.prepared().wrt, Reason::kUnknownWrt));

@@ -172,6 +172,15 @@ absl::Status Pipeline::Load() {
   return absl::OkStatus();
 }
 
+absl::Status Pipeline::Load(const v1::Loss* loss, const std::string& output) {
+  GW_RETURN_IF_ERROR(Load());
+  if (loss == nullptr) return absl::OkStatus();
+  const absl::Time start = absl::Now();
+  GW_ASSIGN_OR_RETURN(loaded_, jobs::AttachLoss(engine_, *loaded_, *loss, output, inputs_));
+  prepare_time_ += absl::Now() - start;
+  return absl::OkStatus();
+}
+
 std::vector<std::string> Pipeline::NamesOfVectors() const {
   std::vector<std::string> names;
   for (const NamedViews& views : vectors_.views) {

@@ -76,6 +76,8 @@ class Pipeline {
   absl::StatusOr<ModelBytes> FindModel();
   // Decodes the model.
   absl::Status Load();
+  // The model with a loss on top, which is then kLossOutput; null: Load() as above.
+  absl::Status Load(const v1::Loss* loss, const std::string& output);
   const Model& model() const { return *loaded_->model; }
   const NamedViews& inputs() const { return inputs_; }
   // Names that carry a tensor in some vector, each once, sorted.

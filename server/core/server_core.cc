@@ -1,6 +1,7 @@
 #include "server/core/server_core.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <tuple>
 #include <vector>
@@ -35,6 +36,32 @@ v1::DeclinedKernel Declined(const std::string& line) {
   out.set_kernel(line.substr(space + 1, colon == std::string::npos ? colon : colon - space - 1));
   if (colon != std::string::npos) out.set_detail(line.substr(colon + 2));
   return out;
+}
+
+// A row of the losses, the optimisers or the schedules.
+void Describe(const char* name, const char* doc, absl::Span<const SettingDef> settings,
+              v1::Choice* out) {
+  out->set_name(name);
+  out->set_doc(doc);
+  for (const SettingDef& def : settings) {
+    v1::Setting* setting = out->add_settings();
+    setting->set_name(def.name);
+    if (!std::isnan(def.fallback)) setting->set_fallback(def.fallback);
+    setting->set_range(def.range.ToString());
+  }
+}
+
+void DescribeTraining(v1::Capabilities* out) {
+  for (const LossRow& row : AllLosses()) {
+    Describe(row.name, row.doc, row.settings, out->add_losses());
+  }
+  for (const OptimizerRow& row : AllOptimizers()) {
+    Describe(row.name, row.doc, row.hyper, out->add_optimizers());
+  }
+  Describe("lbfgs", Lbfgs::kDoc, Lbfgs::Defs(), out->add_optimizers());
+  for (const ScheduleRow& row : AllSchedules()) {
+    Describe(row.name, row.doc, row.numbers, out->add_schedules());
+  }
 }
 
 }  // namespace
@@ -72,6 +99,7 @@ std::vector<v1::OpCapability> DescribeOps(const OpRegistry& registry) {
 v1::Capabilities ServerCore::Describe() const {
   v1::Capabilities out;
   for (v1::OpCapability& row : DescribeOps(engine_.ops())) *out.add_ops() = std::move(row);
+  DescribeTraining(&out);
   v1::Limits* limits = out.mutable_limits();
   limits->set_max_message_bytes(options_.max_message_bytes);
   limits->set_memory_limit_bytes(options_.memory_limit_bytes);

@@ -119,15 +119,22 @@ absl::Status Restore(absl::string_view file, Stepper& stepper, Position* positio
                      std::string* plan_digest) {
   json manifest;
   GW_ASSIGN_OR_RETURN(const auto tensors, TensorsOf(file, &manifest));
+  Position restored;
+  GW_RETURN_IF_ERROR(restored.FromJson(manifest.value("position", json())));
+  const json before = stepper.SaveMemory();
+  absl::Status status = stepper.LoadMemory(manifest.value("memory", json()));
   for (const StateTensor& s : stepper.state()) {
     const auto found = tensors.find(s.name);
-    if (found == tensors.end() || found->second.type() != s.tensor->type()) {
-      return Misfit(absl::StrCat("tensor ", s.name, " is missing or of another type"));
+    if (status.ok() && (found == tensors.end() || found->second.type() != s.tensor->type())) {
+      status = Misfit(absl::StrCat("tensor ", s.name, " is missing or of another type"));
     }
   }
-  GW_RETURN_IF_ERROR(position->FromJson(manifest.value("position", json())));
-  GW_RETURN_IF_ERROR(stepper.LoadMemory(manifest.value("memory", json())));
+  if (!status.ok()) {
+    GW_RETURN_IF_ERROR(stepper.LoadMemory(before));
+    return status;
+  }
   for (const StateTensor& s : stepper.state()) CopyInto(tensors.at(s.name), s.tensor);
+  *position = restored;
   *plan_digest = manifest.value("plan_digest", "");
   return absl::OkStatus();
 }

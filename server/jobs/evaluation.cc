@@ -94,18 +94,23 @@ class ProgramEvaluator final : public Evaluator {
       problems.Add(Reason::kInvalidSpec, "evaluation.best_metric",
                    absl::StrCat("\"", best, "\" is none of evaluation.metrics"));
     }
-    if (looks && (e.prediction().empty() || e.target().empty())) {
+    // What a loss by name compares is what metrics compare.
+    const bool named = job_.loss().kind_case() == v1::Loss::kNamed;
+    const std::string prediction =
+        e.prediction().empty() && named ? model_.prediction : e.prediction();
+    const std::string target_name = e.target().empty() && named ? kTargetInput : e.target();
+    if (looks && (prediction.empty() || target_name.empty())) {
       problems.Add(Reason::kInvalidSpec, "evaluation",
                    "these metrics need `prediction`, a value of the model, and `target`, an input");
     }
-    const auto target = std::find(model_.fed.begin(), model_.fed.end(), e.target());
+    const auto target = std::find(model_.fed.begin(), model_.fed.end(), target_name);
     if (looks && target == model_.fed.end()) {
       problems.Add(Reason::kUnknownInput, "evaluation.target",
-                   absl::StrCat("\"", e.target(), "\" is no input that a column feeds"));
+                   absl::StrCat("\"", target_name, "\" is no input that a column feeds"));
     }
     GW_RETURN_IF_ERROR(problems.ToStatus());
     if (looks) {
-      prediction_ = e.prediction();
+      prediction_ = prediction;
       target_ = static_cast<size_t>(target - model_.fed.begin());
     }
     std::vector<ColumnView> views;

@@ -89,6 +89,12 @@ class GradientStepper final : public Stepper {
     return out;
   }
 
+  int64_t state_bytes() const override {
+    int64_t bytes = 0;
+    for (const auto& [name, tensor] : state_) bytes += tensor.bytes();
+    return bytes;
+  }
+
   nlohmann::json SaveMemory() const override {
     const auto exact = [](const std::map<std::string, double>& from) {
       nlohmann::json out = nlohmann::json::object();
@@ -301,15 +307,15 @@ class GradientStepper final : public Stepper {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Stepper>> MakeStepper(Engine& engine, const JobModel& model) {
-  if (!model.lbfgs.empty()) return MakeLbfgsStepper(engine, model);
+  if (model.lbfgs) return MakeLbfgsStepper(engine, model);
   auto stepper = std::make_unique<GradientStepper>(engine, model);
   GW_RETURN_IF_ERROR(stepper->Build());
   return std::unique_ptr<Stepper>(std::move(stepper));
 }
 
 int64_t PeakBytes(Stepper& stepper, const std::vector<std::unique_ptr<BatchReader>>& readers) {
-  int64_t state = 0, batches = 0;
-  for (const StateTensor& s : stepper.state()) state += s.tensor->bytes();
+  const int64_t state = std::min(stepper.state_bytes(), INT64_MAX / 8);
+  int64_t batches = 0;
   for (const auto& reader : readers) batches += reader->bytes();
   // The state, its copy in a snapshot, and the snapshot as a file.
   return 3 * state + batches + stepper.cost().arena_bytes + stepper.cost().output_bytes;

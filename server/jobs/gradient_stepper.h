@@ -12,6 +12,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,9 +31,10 @@ struct JobModel {
   std::vector<const SealedColumn*> columns;   // those columns, in the same order
   std::shared_ptr<const SealedDataset> data;  // null without one
   std::string loss;                           // the scalar output
+  std::string prediction;                     // what a loss by name is of
   std::vector<TrainedParameter> parameters;
-  std::vector<Optimizer> groups;        // [0] is the job's own; empty for L-BFGS
-  std::map<std::string, double> lbfgs;  // its settings, where that is the optimiser
+  std::vector<Optimizer> groups;  // [0] is the job's own; empty for L-BFGS
+  std::optional<Lbfgs> lbfgs;     // where that is the optimiser
   Schedule schedule;
   Clipping clip;
   int accumulation = 1;

@@ -1,49 +1,28 @@
-// L-BFGS as a Stepper: value and gradient are one Program; the algorithm runs beside it.
-#include <cmath>
+// L-BFGS as a Stepper: value and gradient are one Program; the algorithm runs beside it, on all
+// parameters as one vector.
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status.h"
-#include "engine/optim/lbfgs.h"
 #include "server/jobs/checkpoints.h"
 #include "server/jobs/gradient_stepper.h"
 
 namespace gradwire::jobs {
 namespace {
 
-nlohmann::json ExactVector(const Vector& v) {
-  nlohmann::json out = nlohmann::json::array();
-  for (double x : v) out.push_back(ExactJson(x));
-  return out;
-}
-Vector FromExactVector(const nlohmann::json& json) {
-  Vector out;
-  for (const auto& x : json) out.push_back(FromExactJson(x));
-  return out;
-}
-
-LbfgsOptions OptionsOf(const JobModel& model, bool round) {
-  const auto& s = model.lbfgs;
-  LbfgsOptions out{.lr = s.at("lr"),
-                   .max_iter = static_cast<int64_t>(s.at("max_iter")),
-                   .tolerance_grad = s.at("tolerance_grad"),
-                   .tolerance_change = s.at("tolerance_change"),
-                   .history_size = static_cast<int64_t>(s.at("history_size")),
-                   .strong_wolfe = s.at("strong_wolfe") != 0,
-                   .round_to_float = round};
-  if (s.count("max_eval") > 0) out.max_eval = static_cast<int64_t>(s.at("max_eval"));
-  return out;
-}
+constexpr char kStatePrefix[] = "gradwire.lbfgs.";
 
 class LbfgsStepper final : public Stepper {
  public:
-  LbfgsStepper(Engine& engine, const JobModel& model) : engine_(engine), model_(model) {}
+  LbfgsStepper(Engine& engine, const JobModel& model)
+      : engine_(engine), model_(model), lbfgs_(*model.lbfgs) {}
 
   absl::Status Build() {
     GW_ASSIGN_OR_RETURN(const Batch batch, model_.EmptyBatch(model_.batch_size));
     GW_ASSIGN_OR_RETURN(prepared_, Prepare(model_.data == nullptr ? nullptr : &batch));
-    bool all_float = true;
+    DType dtype = DType::kFloat;
+    int64_t size = 0;
     for (const TrainedParameter& p : model_.parameters) {
       const SignatureEntry* entry = nullptr;
       for (const SignatureEntry& e : prepared_.program->signature().inputs) {
@@ -53,62 +32,84 @@ class LbfgsStepper final : public Stepper {
         return Error(Reason::kUnknownWrt, absl::StrCat("the loss does not depend on ", p.name));
       }
       GW_ASSIGN_OR_RETURN(Tensor value, model_.InitialValue(p.name, entry->type.dtype));
-      all_float &= value.dtype() == DType::kFloat;
+      GW_ASSIGN_OR_RETURN(tried_[p.name], Tensor::Make(entry->type));
+      if (value.dtype() == DType::kDouble) dtype = DType::kDouble;
+      size += value.num_elements();
       parameters_.emplace_back(p.name, std::move(value));
     }
-    lbfgs_ = std::make_unique<Lbfgs>(OptionsOf(model_, all_float));
+    vector_ = {dtype, {size}};
+    for (const SignatureEntry& entry : prepared_.program->signature().outputs) {
+      GW_ASSIGN_OR_RETURN(outputs_[entry.name], Tensor::Make(entry.type));
+    }
     return absl::OkStatus();
   }
 
   std::vector<StateTensor> state() override {
     std::vector<StateTensor> out;
     for (auto& [name, tensor] : parameters_) out.push_back({name, &tensor, true});
+    const auto add = [&](std::string name, Tensor* tensor) {
+      out.push_back({absl::StrCat(kStatePrefix, name), tensor, false});
+    };
+    if (memory_.n_iter == 0) return out;
+    add("d", &memory_.d);
+    add("prev_flat_grad", &memory_.prev_flat_grad);
+    for (size_t i = 0; i < memory_.ro.size(); ++i) {
+      add(absl::StrCat("old_dirs.", i), &memory_.old_dirs[i]);
+      add(absl::StrCat("old_stps.", i), &memory_.old_stps[i]);
+    }
     return out;
   }
 
+  int64_t state_bytes() const override {
+    int64_t bytes = lbfgs_.StateBytes(vector_);
+    for (const auto& [name, tensor] : parameters_) {
+      if (bytes < INT64_MAX / 2) bytes += 3 * tensor.bytes();  // its copy, its gradient
+    }
+    return bytes;
+  }
+
   nlohmann::json SaveMemory() const override {
-    const Lbfgs::State& s = lbfgs_->state();
-    nlohmann::json changes = nlohmann::json::array(), steps = changes, rho = changes;
-    for (const Vector& v : s.gradient_changes) changes.push_back(ExactVector(v));
-    for (const Vector& v : s.steps) steps.push_back(ExactVector(v));
-    for (double r : s.rho) rho.push_back(ExactJson(r));
-    nlohmann::json schedule = nlohmann::json::object();
+    nlohmann::json ro = nlohmann::json::array(), schedule = nlohmann::json::object();
+    for (double r : memory_.ro) ro.push_back(ExactJson(r));
     for (const auto& [name, value] : model_.schedule.memory()) schedule[name] = ExactJson(value);
-    return {{"iterations", s.iterations},
-            {"t", ExactJson(s.t)},
-            {"scale", ExactJson(s.scale)},
-            {"previous_value", ExactJson(s.previous_value)},
-            {"direction", ExactVector(s.direction)},
-            {"previous_gradient", ExactVector(s.previous_gradient)},
-            {"gradient_changes", std::move(changes)},
-            {"steps", std::move(steps)},
-            {"rho", std::move(rho)},
+    return {{"n_iter", memory_.n_iter},
+            {"func_evals", memory_.func_evals},
+            {"t", ExactJson(memory_.t)},
+            {"h_diag", ExactJson(memory_.h_diag)},
+            {"prev_loss", ExactJson(memory_.prev_loss)},
+            {"ro", std::move(ro)},
             {"schedule", std::move(schedule)}};
   }
 
   absl::Status LoadMemory(const nlohmann::json& json) override {
+    Lbfgs::State s;
+    std::map<std::string, double> schedule;
     try {
-      Lbfgs::State s;
-      s.iterations = json.at("iterations").get<int64_t>();
+      s.n_iter = json.at("n_iter").get<int64_t>();
+      s.func_evals = json.at("func_evals").get<int64_t>();
       s.t = FromExactJson(json.at("t"));
-      s.scale = FromExactJson(json.at("scale"));
-      s.previous_value = FromExactJson(json.at("previous_value"));
-      s.direction = FromExactVector(json.at("direction"));
-      s.previous_gradient = FromExactVector(json.at("previous_gradient"));
-      for (const auto& v : json.at("gradient_changes")) {
-        s.gradient_changes.push_back(FromExactVector(v));
-      }
-      for (const auto& v : json.at("steps")) s.steps.push_back(FromExactVector(v));
-      for (const auto& r : json.at("rho")) s.rho.push_back(FromExactJson(r));
-      lbfgs_->set_state(std::move(s));
-      std::map<std::string, double> schedule;
+      s.h_diag = FromExactJson(json.at("h_diag"));
+      s.prev_loss = FromExactJson(json.at("prev_loss"));
+      for (const auto& r : json.at("ro")) s.ro.push_back(FromExactJson(r));
       for (const auto& [name, value] : json.at("schedule").items()) {
         schedule[name] = FromExactJson(value);
       }
-      model_.schedule.set_memory(std::move(schedule));
     } catch (const nlohmann::json::exception& error) {
       return Error(Reason::kCorruptData, absl::StrCat("the checkpoint: ", error.what()));
     }
+    // Room for the tensors that follow.
+    if (s.n_iter > 0) {
+      GW_ASSIGN_OR_RETURN(s.d, Tensor::Make(vector_));
+      GW_ASSIGN_OR_RETURN(s.prev_flat_grad, Tensor::Make(vector_));
+    }
+    for (size_t i = 0; i < s.ro.size(); ++i) {
+      GW_ASSIGN_OR_RETURN(s.old_dirs.emplace_back(), Tensor::Make(vector_));
+      GW_ASSIGN_OR_RETURN(s.old_stps.emplace_back(), Tensor::Make(vector_));
+    }
+    // It says whether the parts belong together.
+    GW_RETURN_IF_ERROR(lbfgs_.set_state(s));
+    memory_ = std::move(s);
+    model_.schedule.set_memory(std::move(schedule));
     return absl::OkStatus();
   }
 
@@ -119,22 +120,26 @@ class LbfgsStepper final : public Stepper {
                                   RunContext& context) override {
     const Batch* batch = batches.empty() ? nullptr : batches[0];
     GW_ASSIGN_OR_RETURN(const Prepared prepared, Prepare(batch));
-    const ScheduledRate rate = model_.schedule.At(lbfgs_->options().lr, settings.step);
-    Vector x;
-    for (const auto& [name, tensor] : parameters_) {
-      for (int64_t i = 0; i < tensor.num_elements(); ++i) x.push_back(ElementAsDouble(tensor, i));
-    }
     seed_[0] = static_cast<int64_t>(settings.seed);
     seed_[1] = settings.step;
-    const auto evaluate = [&](const Vector& at, Vector* gradient) {
-      return Evaluate(*prepared.program, batch, at, context, gradient);
+    GW_ASSIGN_OR_RETURN(const Bindings bindings, Bind(*prepared.program, batch));
+    const auto evaluate = [&](const Tensor& at, Tensor* gradient) -> absl::StatusOr<double> {
+      Move(at, [&](const std::string& name, Tensor&) { return &tried_.at(name); });
+      GW_RETURN_IF_ERROR(prepared.program->Run(bindings, context));
+      Gather(
+          [&](const std::string& name, const Tensor&) { return &outputs_.at(GradientName(name)); },
+          gradient);
+      return ElementAsDouble(outputs_.at(model_.loss), 0);
     };
+    GW_ASSIGN_OR_RETURN(Tensor x, Tensor::Make(vector_));
+    Gather([](const std::string&, const Tensor& value) { return &value; }, &x);
+    const ScheduledRate rate = model_.schedule.At(lbfgs_.settings().at("lr"), settings.step);
     const double lr = rate.lr * settings.lr_factor;
-    GW_ASSIGN_OR_RETURN(const Lbfgs::Result r, lbfgs_->Step(&x, evaluate, lr));
-    Scatter(x, &parameters_);
-    double square = 0;
-    for (double g : r.gradient) square += g * g;
-    return StepResult{r.value, std::sqrt(square), lr};
+    GW_RETURN_IF_ERROR(lbfgs_.set_state(memory_));
+    GW_ASSIGN_OR_RETURN(const Lbfgs::Result r, lbfgs_.Step(lr, &x, evaluate));
+    memory_ = lbfgs_.state();
+    Move(x, [](const std::string&, Tensor& value) { return &value; });
+    return StepResult{r.loss, r.gradient_norm, lr};
   }
 
   std::string FirstBadNode(const StepSettings&, absl::Span<const Batch* const>) override {
@@ -145,8 +150,6 @@ class LbfgsStepper final : public Stepper {
   int threads() const override { return prepared_.program->threads(); }
 
  private:
-  using Named = std::vector<std::pair<std::string, Tensor>>;
-
   absl::StatusOr<Prepared> Prepare(const Batch* batch) {
     Computation computation{.kind = Computation::kGradient, .outputs = {model_.loss}, .wrt = {}};
     for (const TrainedParameter& p : model_.parameters) computation.wrt.push_back(p.name);
@@ -155,59 +158,74 @@ class LbfgsStepper final : public Stepper {
     return engine_.Prepare(*model_.loaded, computation, model_.Inputs(batch));
   }
 
-  static void Scatter(const Vector& x, Named* to) {
-    size_t at = 0;
-    for (auto& [name, tensor] : *to) {
-      for (int64_t i = 0; i < tensor.num_elements(); ++i, ++at) {
-        if (tensor.dtype() == DType::kFloat) {
-          tensor.mutable_data<float>()[i] = static_cast<float>(x[at]);
-        } else {
-          tensor.mutable_data<double>()[i] = x[at];
-        }
-      }
+  // The vector's parts into the tensor that `to` has for each parameter.
+  template <typename To>
+  void Move(const Tensor& vector, To to) {
+    const auto* from = static_cast<const char*>(vector.raw());
+    for (auto& [name, value] : parameters_) {
+      const TensorView part(TensorType{vector_.dtype, value.shape()}, from);
+      Tensor* into = to(name, value);
+      const Tensor converted =
+          value.dtype() == vector_.dtype ? Tensor() : Converted(part, value.dtype());
+      std::memcpy(into->mutable_raw(), converted.empty() ? part.raw() : converted.raw(),
+                  static_cast<size_t>(into->bytes()));
+      from += part.bytes();
     }
   }
 
-  absl::StatusOr<double> Evaluate(const Program& program, const Batch* batch, const Vector& at,
-                                  RunContext& context, Vector* gradient) {
-    Named moved;
-    for (const auto& [name, tensor] : parameters_) moved.emplace_back(name, Tensor(tensor.type()));
-    Scatter(at, &moved);
-    std::map<std::string, Tensor> values(moved.begin(), moved.end());
+  // The other way.
+  template <typename From>
+  void Gather(From from, Tensor* vector) {
+    auto* to = static_cast<char*>(vector->mutable_raw());
+    for (const auto& [name, value] : parameters_) {
+      const Tensor* part = from(name, value);
+      const Tensor converted =
+          part->dtype() == vector_.dtype ? *part : Converted(*part, vector_.dtype);
+      std::memcpy(to, converted.raw(), static_cast<size_t>(converted.bytes()));
+      to += converted.bytes();
+    }
+  }
+
+  absl::StatusOr<Bindings> Bind(const Program& program, const Batch* batch) {
     Bindings bindings;
     for (const SignatureEntry& entry : program.signature().inputs) {
       if (entry.name == kSeedInput) {
         bindings.inputs.push_back(seed_);
         continue;
       }
-      auto& value = values[entry.name];
-      for (size_t c = 0; value.empty() && c < model_.fed.size(); ++c) {
-        if (model_.fed[c] == entry.name) value = Converted(batch->tensors[c], entry.type.dtype);
+      if (const auto tried = tried_.find(entry.name); tried != tried_.end()) {
+        bindings.inputs.push_back(tried->second.raw());
+        continue;
       }
-      if (value.empty()) {
+      Tensor& value = fixed_[entry.name];
+      bool fed = false;
+      for (size_t c = 0; c < model_.fed.size(); ++c) {
+        if (model_.fed[c] != entry.name) continue;
+        fed = true;
+        const Tensor& column = batch->tensors[c];
+        value = column.dtype() == entry.type.dtype ? column : Converted(column, entry.type.dtype);
+      }
+      if (!fed && value.empty()) {
         GW_ASSIGN_OR_RETURN(value, model_.InitialValue(entry.name, entry.type.dtype));
       }
       bindings.inputs.push_back(value.raw());
     }
-    std::map<std::string, Tensor> outputs;
     for (const SignatureEntry& entry : program.signature().outputs) {
-      GW_ASSIGN_OR_RETURN(outputs[entry.name], Tensor::Make(entry.type));
-      bindings.outputs.push_back(outputs[entry.name].mutable_raw());
+      bindings.outputs.push_back(outputs_.at(entry.name).mutable_raw());
     }
-    GW_RETURN_IF_ERROR(program.Run(bindings, context));
-    gradient->clear();
-    for (const auto& [name, tensor] : parameters_) {
-      const Tensor& g = outputs.at(GradientName(name));
-      for (int64_t i = 0; i < g.num_elements(); ++i) gradient->push_back(ElementAsDouble(g, i));
-    }
-    return ElementAsDouble(outputs.at(model_.loss), 0);
+    return bindings;
   }
 
   Engine& engine_;
   JobModel model_;
+  Lbfgs lbfgs_;
+  Lbfgs::State memory_;  // after the last step: what checkpoints hold
   Prepared prepared_;
-  Named parameters_;
-  std::unique_ptr<Lbfgs> lbfgs_;
+  TensorType vector_;  // of all parameters together
+  std::vector<std::pair<std::string, Tensor>> parameters_;
+  std::map<std::string, Tensor> tried_;  // parameters where the Program evaluates
+  std::map<std::string, Tensor> fixed_;  // its other inputs
+  std::map<std::string, Tensor> outputs_;
   int64_t seed_[2] = {0, 0};
 };
 

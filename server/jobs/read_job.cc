@@ -108,18 +108,10 @@ class JobReader {
     ScheduleSpec fields;
     ReadFields(*settings, &fields);
     if (name == "lbfgs") {
-      out_.lbfgs = {{"lr", 1},
-                    {"max_iter", 20},
-                    {"tolerance_grad", 1e-7},
-                    {"tolerance_change", 1e-9},
-                    {"history_size", 100},
-                    {"strong_wolfe", 1}};
-      for (const auto& [key, value] : fields.numbers) {
-        if (!std::isfinite(value) || value < 0) {
-          Spec(absl::StrCat("optimizer.lbfgs.", key), absl::StrCat("got ", value));
-        }
-        out_.lbfgs[key] = value;
-      }
+      fields.numbers.try_emplace("strong_wolfe", 1);  // the one default that is not PyTorch's
+      const auto lbfgs = Lbfgs::Make(fields.numbers);
+      problems_.Add(lbfgs.status(), "");
+      if (lbfgs.ok()) out_.lbfgs = *lbfgs;
       if (job_.accumulation() > 1) Spec("accumulation", "L-BFGS takes one batch a step");
       if (!job_.parameter_groups().empty()) {
         Spec("parameter_groups", "L-BFGS has none");
@@ -174,7 +166,7 @@ class JobReader {
     if (clip.has_value()) set(Clipping::kValue, clip.value(), "value");
     if (clip.has_norm()) set(Clipping::kNorm, clip.norm(), "norm");
     if (clip.has_global_norm()) set(Clipping::kGlobalNorm, clip.global_norm(), "global_norm");
-    if (!out_.lbfgs.empty() && out_.clip.kind != Clipping::kNone) {
+    if (out_.lbfgs && out_.clip.kind != Clipping::kNone) {
       Spec("clip", "L-BFGS does not clip");
     }
   }
@@ -220,9 +212,6 @@ class JobReader {
     if (job_.has_ttl() && codec::DurationOf(job_.ttl()) <= absl::ZeroDuration()) {
       Spec("ttl", "expected a positive duration");
     }
-    if (job_.has_loss()) {
-      Spec("loss", "this server has no losses of its own yet: put the loss into the model");
-    }
     const v1::ComputeOptions& o = job_.options();
     if (o.seed() != 0 || o.check_finite() || o.readable()) {
       Spec("options", "only mode and precision are a job's; its seed is the field `seed`");
@@ -251,12 +240,34 @@ class JobReader {
   }
 
   absl::Status LoadModel() {
-    NamedViews types;
-    for (const auto& [name, tensor] : out_.given) types.emplace(name, tensor);
+    const NamedViews types = InputTypes();
     GW_ASSIGN_OR_RETURN(const ModelSource source,
                         SourceOf(job_.model(), "onnx, text, expression and graph"));
     GW_ASSIGN_OR_RETURN(out_.loaded, engine_.LoadModel(source.format, *source.bytes, types));
+    if (!job_.has_loss()) return absl::OkStatus();
+    const Model& without = model();
+    out_.prediction = job_.output();
+    if (out_.prediction.empty() && without.outputs.size() == 1) {
+      out_.prediction = NameOf(without.outputs[0]);
+    }
+    GW_ASSIGN_OR_RETURN(out_.loaded,
+                        AttachLoss(engine_, *out_.loaded, job_.loss(), job_.output(), types));
     return absl::OkStatus();
+  }
+
+  // Of everything that may feed an input: columns have types before there are batches.
+  NamedViews InputTypes() const {
+    NamedViews types;
+    for (const auto& [name, tensor] : out_.given) types.emplace(name, tensor);
+    if (out_.data == nullptr) return types;
+    const auto add = [&](const std::string& input, const SealedColumn& column) {
+      types.emplace(input, TensorView(WithRows(column.view.row, out_.batch_size), nullptr));
+    };
+    for (const auto& [input, column] : job_.columns()) {
+      if (const SealedColumn* found = out_.data->Find(column)) add(input, *found);
+    }
+    for (const SealedColumn& column : out_.data->columns) add(column.name, column);
+    return types;
   }
 
   const Model& model() const { return *out_.loaded->model; }
@@ -303,7 +314,7 @@ class JobReader {
   }
 
   void FindLoss() {
-    out_.loss = job_.output();
+    out_.loss = job_.has_loss() ? kLossOutput : job_.output();
     if (!out_.loss.empty()) return;
     if (model().outputs.size() == 1) {
       out_.loss = NameOf(model().outputs[0]);

@@ -44,9 +44,13 @@ struct StateTensor {
 class Stepper {
  public:
   virtual ~Stepper() = default;
-  // All that a checkpoint holds, in a fixed order; the tensors stay where they are.
+  // All that a checkpoint holds, in a fixed order; the tensors stay where they are until the next
+  // Step or LoadMemory.
   virtual std::vector<StateTensor> state() = 0;
-  // What else the optimiser and the schedule remember, exactly.
+  // The most that these tensors take, and those that a step makes of them.
+  virtual int64_t state_bytes() const = 0;
+  // What else the optimiser and the schedule remember, exactly. Loading comes before the tensors
+  // are filled: it may change which there are.
   virtual nlohmann::json SaveMemory() const = 0;
   virtual absl::Status LoadMemory(const nlohmann::json& memory) = 0;
   // To be told the loss of each evaluation (or step, where there is none) that a schedule watches.

@@ -41,6 +41,26 @@ class SeedGradientTest(harness.ServerTestCase):
         self.assertEqual(reply["gradients"]["x"]["data"], [12])
         self.assertEqual(reply["gradients"]["y"]["data"], [31])
 
+    def test_a_loss_by_name_is_differentiated_on_top_of_the_output(self):
+        reply = self.gradwire_json("grad", "y = w*x + b", "w=2", "x=[3,5]", "b=1", "target=[1,2]", "--loss", "mse",
+                                   "--wrt", "w,b")
+        self.assertEqual(reply["value"]["data"], [(36 + 81) / 2])
+        self.assertEqual(reply["gradients"]["w"]["data"], [6 * 3 + 9 * 5])
+        self.assertEqual(reply["gradients"]["b"]["data"], [6 + 9])
+        reply = self.gradwire_json("hvp", "w*x", "w=2", "x=3", "target=1", "--loss", "huber", "--loss-setting",
+                                   "delta=10", "--wrt", "w", "--vector", "w=1")
+        self.assertEqual(reply["value"]["data"], [12.5])
+        self.assertEqual(reply["products"][0]["w"]["data"], [9])
+
+    def test_a_loss_given_as_a_formula_reads_values_of_the_model(self):
+        reply = self.gradwire_json("grad", "u = w*w; v = u + 1; return u, v", "w=3", "t=5", "--loss-formula",
+                                   "(u*v - t)^2", "--wrt", "w")
+        self.assertEqual(reply["value"]["data"], [85 * 85])
+        self.assertEqual(reply["gradients"]["w"]["data"], [2 * 85 * (4 * 27 + 6)])
+        result = self.gradwire("grad", "w*x", "w=2", "x=3", "--loss", "msee", "target=1")
+        self.assertEqual(result.returncode, 3)
+        self.assertIn("softmax_cross_entropy", result.stderr)
+
     def test_names_of_one_vector_may_be_given_apart(self):
         reply = self.gradwire_json("hvp", "(1-x)^2 + 100*(y-x^2)^2", "x=1", "y=2",
                                    "--vector", "x=1", "--vector", "y=0")

@@ -16,6 +16,8 @@ STUBS = harness.generate_stubs()
 from google.protobuf import descriptor_pool
 from gradwire.v1 import dataset_service_pb2 as data
 from gradwire.v1 import dataset_service_pb2_grpc as data_grpc
+from gradwire.v1.loss_pb2 import Loss
+from gradwire.v1 import model_pb2, tensor_pb2
 from gradwire.v1 import gradient_service_pb2, graph_service_pb2, graph_service_pb2_grpc, server_service_pb2
 from gradwire.v1 import training_service_pb2 as training
 from gradwire.v1 import training_service_pb2_grpc as training_grpc
@@ -39,6 +41,11 @@ def rows(count, seed=1):
     random = np.random.default_rng(seed)
     x = random.standard_normal((count, 3)).astype(np.float32)
     return {"x": x, "t": (x @ np.array([1, -2, 3], np.float32) + 0.5).astype(np.float32)}
+
+
+def tensor(array):
+    return tensor_pb2.Tensor(data_type={"float32": 1, "float64": 11}[str(array.dtype)], shape=array.shape,
+                             data=array.tobytes())
 
 
 class Caller:
@@ -283,6 +290,96 @@ class JobsTest(harness.ServerTestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             reply = self.gradwire_json("eval", "--model", model, "x=[[1,0,0]]", "t=[1.5]")
         self.assertLess(reply["outputs"]["loss"]["data"][0], 1e-2)
+
+
+class LossTest(harness.ServerTestCase):
+    """Losses on top of a graph that computes a prediction only."""
+
+    def setUp(self):
+        self.caller = Caller(self.server.address)
+        self.addCleanup(self.caller.channel.close)
+        self.dataset = self.caller.upload(rows(48))
+
+    def job(self, **loss):
+        job = self.caller.job(self.dataset, loss=Loss(**loss))
+        job.stop.steps = 40
+        return job
+
+    def trained(self, job):
+        name = self.caller.create(job).name
+        self.caller.watch(name)
+        done = self.caller.get(name)
+        self.assertEqual(done.state, Job.SUCCEEDED, done.state_reason)
+        return harness.read_safetensors(self.caller.download(name))["w"][2]
+
+    def refused(self, job, *parts):
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.caller.create(job)
+        for part in parts:
+            self.assertIn(part, caught.exception.details())
+        return harness.reason_of(caught.exception)
+
+    def test_a_loss_by_name_trains_as_the_same_loss_in_the_model(self):
+        own = self.caller.job(self.dataset, output="loss")
+        own.stop.steps = 40
+        named = self.job(named="mse")
+        named.output = "y"
+        named.columns["target"] = "t"
+        self.assertEqual(self.trained(own), self.trained(named))
+
+    def test_a_loss_given_as_a_graph_reads_values_of_the_model_and_columns(self):
+        model = "y = x @ w + b"
+        jobs = [self.job(graph=model_pb2.Model(expression=e)) for e in ("mean((y - t)^2)", "mean((t - y)^2)*1")]
+        for job in jobs:
+            job.model.expression = model
+            job.inputs["w"].CopyFrom(tensor(np.array([0.5, -0.25, 0.125], np.float32)))
+            job.inputs["b"].CopyFrom(tensor(np.float32(0)))
+        own = self.caller.job(self.dataset)
+        own.stop.steps = 40
+        expected = np.frombuffer(self.trained(own), np.float32)
+        for job in jobs:
+            np.testing.assert_allclose(np.frombuffer(self.trained(job), np.float32), expected, rtol=1e-5)
+
+    def test_an_evaluation_looks_at_what_the_loss_is_of(self):
+        job = self.job(named="huber", parameters={"delta": 0.5})
+        job.output = "y"
+        job.columns["target"] = "t"
+        job.evaluation.dataset = self.dataset
+        job.evaluation.metrics.extend(["r2", "mae"])
+        job.stop.steps = 400
+        name = self.caller.create(job).name
+        self.caller.watch(name)
+        points = self.caller.metrics(name, evaluations=True).points
+        self.assertGreater(points[-1].values["r2"], 0.99)
+
+    def test_a_loss_that_does_not_fit_is_refused_with_its_reason(self):
+        job = self.job(named="msee")
+        job.output = "y"
+        self.assertEqual(self.refused(job, "msee", "softmax_cross_entropy"), "INVALID_SPEC")
+        job.loss.named = "mse"
+        self.assertEqual(self.refused(job, "target"), "MISSING_INPUT")
+        job.columns["target"] = "t"
+        job.loss.named = "huber"
+        job.loss.parameters["delta"] = -1
+        job.loss.parameters["beta"] = 1
+        self.assertEqual(self.refused(job, "2 problems"), "INVALID_SPEC")
+        job.loss.named = "nll"
+        job.loss.parameters.clear()
+        self.assertEqual(self.refused(job, "loss.nll"), "DTYPE_UNSUPPORTED")
+        job.output = "nothing"
+        self.assertEqual(self.refused(job, "nothing"), "UNKNOWN_OUTPUT")
+        job.output = ""
+        job.loss.Clear()
+        job.loss.SetInParent()
+        self.assertEqual(self.refused(job, "loss"), "INVALID_SPEC")
+        job.loss.graph.expression = "y - t"
+        del job.columns["target"]
+        self.assertEqual(self.refused(job, "gradwire.loss"), "NOT_SCALAR")
+        job.loss.graph.expression = "sin("
+        self.assertEqual(self.refused(job, "loss.graph"), "INVALID_MODEL")
+        job.loss.reduction = Loss.SUM
+        job.loss.graph.expression = "mean(y)"
+        self.assertEqual(self.refused(job, "reduction"), "INVALID_SPEC")
 
 
 class IdempotencyTest(harness.ServerTestCase):

@@ -244,7 +244,7 @@ def rosenbrock(x):
 
 
 LBFGS_CASES = [
-    (dict(), [-0.1, 0.2]), (dict(lr=0.1, max_iter=7, history_size=3), [-1.2, 1.0, 0.5]),
+    (dict(max_iter=4), [-0.1, 0.2]), (dict(lr=0.1, max_iter=7, history_size=3), [-1.2, 1.0, 0.5]),
     (dict(line_search_fn="strong_wolfe"), [-1.2, 1.0]),
     (dict(line_search_fn="strong_wolfe", max_iter=3, history_size=2), [-1.2, 1.0, -0.5, 0.8]),
     (dict(line_search_fn="strong_wolfe", lr=0.5, max_iter=4, max_eval=9), [3.0, -2.0, 1.5]),

@@ -20,6 +20,7 @@
 #include "gradwire/v1/dataset_service.pb.h"
 #include "gradwire/v1/gradient_service.pb.h"
 #include "gradwire/v1/graph_service.pb.h"
+#include "gradwire/v1/loss.pb.h"
 #include "gradwire/v1/model.pb.h"
 #include "gradwire/v1/server_service.pb.h"
 #include "gradwire/v1/tensor.pb.h"
@@ -99,6 +100,7 @@ const std::vector<std::string>& ContractOfV1() {
       "ComputeGradientRequest.output = 3: string",
       "ComputeGradientRequest.wrt = 4: repeated string",
       "ComputeGradientRequest.options = 5: ComputeOptions",
+      "ComputeGradientRequest.loss = 6: Loss",
       "ComputeGradientResponse.value = 1: Tensor",
       "ComputeGradientResponse.gradients = 2: map<string, Tensor>",
       "ComputeGradientResponse.info = 3: ComputeInfo",
@@ -125,6 +127,7 @@ const std::vector<std::string>& ContractOfV1() {
       "ComputeHvpRequest.vectors = 5: repeated TensorMap",
       "ComputeHvpRequest.wrt = 6: repeated string",
       "ComputeHvpRequest.options = 7: ComputeOptions",
+      "ComputeHvpRequest.loss = 8: Loss",
       "ComputeHvpResponse.value = 1: Tensor",
       "ComputeHvpResponse.gradients = 2: map<string, Tensor>",
       "ComputeHvpResponse.products = 3: repeated TensorMap",
@@ -234,6 +237,14 @@ const std::vector<std::string>& ContractOfV1() {
       "ListDatasetsResponse.next_page_token = 2: string",
       "DeleteDatasetRequest.name = 1: string",
       "DeleteDatasetRequest.request_id = 2: string",
+      // gradwire/v1/loss.proto
+      "Loss.named = 1: string",
+      "Loss.graph = 2: Model",
+      "Loss.reduction = 3: Loss.Reduction",
+      "Loss.parameters = 4: map<string, double>",
+      "Loss.weight = 5: Tensor",
+      "Loss.Reduction.MEAN = 0",
+      "Loss.Reduction.SUM = 1",
       // gradwire/v1/training_service.proto
       "NonFinitePolicy.FAIL = 0",
       "NonFinitePolicy.SKIP_STEP = 1",
@@ -299,13 +310,6 @@ const std::vector<std::string>& ContractOfV1() {
       "ParameterGroup.frozen = 4: bool",
       "Start.checkpoint = 1: string",
       "Start.job = 2: string",
-      "Loss.named = 1: string",
-      "Loss.graph = 2: Model",
-      "Loss.reduction = 3: Loss.Reduction",
-      "Loss.parameters = 4: map<string, double>",
-      "Loss.weight = 5: Tensor",
-      "Loss.Reduction.MEAN = 0",
-      "Loss.Reduction.SUM = 1",
       "Optimizer.sgd = 1: Sgd",
       "Optimizer.adam = 2: Adam",
       "Optimizer.adamw = 3: AdamW",
@@ -559,6 +563,15 @@ const std::vector<std::string>& ContractOfV1() {
       "Capabilities.threads = 6: int32",
       "Capabilities.durability = 7: Durability",
       "Capabilities.self_check = 8: SelfCheck",
+      "Capabilities.losses = 9: repeated Choice",
+      "Capabilities.optimizers = 10: repeated Choice",
+      "Capabilities.schedules = 11: repeated Choice",
+      "Choice.name = 1: string",
+      "Choice.doc = 2: string",
+      "Choice.settings = 3: repeated Setting",
+      "Setting.name = 1: string",
+      "Setting.fallback = 2: double",
+      "Setting.range = 3: string",
       "OpCapability.domain = 1: string",
       "OpCapability.name = 2: string",
       "OpCapability.first_opset = 3: int32",
@@ -730,7 +743,7 @@ std::vector<const FileDescriptor*> FilesOfV1() {
   return {v1::Tensor::descriptor()->file(),          v1::Model::descriptor()->file(),
           v1::EvaluateRequest::descriptor()->file(), v1::Graph::descriptor()->file(),
           v1::Dataset::descriptor()->file(),         v1::TrainingJob::descriptor()->file(),
-          v1::Capabilities::descriptor()->file()};
+          v1::Capabilities::descriptor()->file(),    v1::Loss::descriptor()->file()};
 }
 
 void ExpectSame(const std::vector<std::string>& table, const std::vector<std::string>& protos) {

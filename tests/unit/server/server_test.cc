@@ -14,6 +14,7 @@
 #include "google/rpc/status.pb.h"
 #include "gradwire/v1/gradient_service.grpc.pb.h"
 #include "gradwire/v1/server_service.grpc.pb.h"
+#include "gradwire/v1/training_service.pb.h"
 #include "proto/codec/status_codec.h"
 #include "proto/codec/tensor_codec.h"
 #include "server/rpc/listen_address.h"
@@ -161,6 +162,37 @@ TEST(ServerTest, CapabilitiesListTheOps) {
   EXPECT_EQ(reply.durability(), v1::MEMORY_ONLY);
   EXPECT_EQ(reply.workers(), 2);
   EXPECT_EQ(reply.limits().max_message_bytes(), int64_t{64} << 20);
+}
+
+TEST(ServerTest, EveryOptimiserAndScheduleOfTheContractIsListedWithItsSettings) {
+  const auto server = StartServer();
+  const auto stub = v1::ServerService::NewStub(Connect(server->addresses()[0]));
+  grpc::ClientContext context;
+  v1::Capabilities reply;
+  ASSERT_TRUE(stub->GetCapabilities(&context, {}, &reply).ok());
+  const auto expect_same = [](const google::protobuf::Descriptor& message, const auto& choices) {
+    std::map<std::string, const google::protobuf::Descriptor*> fields;
+    for (int i = 0; i < message.field_count(); ++i) {
+      fields[message.field(i)->name()] = message.field(i)->message_type();
+    }
+    EXPECT_EQ(static_cast<size_t>(choices.size()), fields.size());
+    for (const v1::Choice& choice : choices) {
+      EXPECT_FALSE(choice.doc().empty()) << choice.name();
+      ASSERT_EQ(fields.count(choice.name()), 1u) << choice.name();
+      for (const v1::Setting& setting : choice.settings()) {
+        EXPECT_NE(fields[choice.name()]->FindFieldByName(setting.name()), nullptr)
+            << choice.name() << "." << setting.name();
+      }
+    }
+  };
+  expect_same(*v1::Optimizer::descriptor(), reply.optimizers());
+  expect_same(*v1::Schedule::descriptor(), reply.schedules());
+  const auto huber = std::find_if(reply.losses().begin(), reply.losses().end(),
+                                  [](const auto& loss) { return loss.name() == "huber"; });
+  ASSERT_NE(huber, reply.losses().end());
+  ASSERT_EQ(huber->settings_size(), 1);
+  EXPECT_EQ(huber->settings(0).name(), "delta");
+  EXPECT_EQ(huber->settings(0).fallback(), 1);
 }
 
 TEST(ServerTest, ADeadlineAndACancelStopTheComputation) {
