@@ -112,7 +112,9 @@ std::optional<std::vector<DType>> Try(const Probe& p, OpProbe* found) {
     if (graph.FindInput(name) != kNoValue) wrt.push_back(name);
   }
   if (!wrt.empty() && std::any_of(types.begin(), types.end(), IsFloating)) {
-    found->vjp = found->vjp || Vjp(graph, wrt).ok();
+    const absl::StatusOr<Graph> reverse = Vjp(graph, wrt);
+    found->vjp |= reverse.ok();
+    found->second |= reverse.ok() && Jvp(*reverse, wrt).ok();
     found->jvp = found->jvp || Jvp(graph, wrt).ok();
   }
   return types;

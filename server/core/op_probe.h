@@ -12,6 +12,7 @@ struct OpProbe {
   std::vector<DType> dtypes;  // that it takes where its sample leaves the type open, ascending
   bool vjp = false;           // some floating type of `dtypes` can be differentiated in reverse
   bool jvp = false;           // ... and forward
+  bool second = false;        // ... and forward over reverse
 };
 
 // Tries `binding` of `op` at an opset in [first_opset, last_opset]. Cost: some microseconds a type.

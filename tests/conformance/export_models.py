@@ -305,7 +305,7 @@ class Parameters(nn.Module):
 def logistic_regression(random):
     def loss(p, x, t):
         z = x @ p.w + p.b
-        return (F.softplus(z) - t * z).mean() + (0.125 * p.w).pow(2).sum()
+        return (F.softplus(z) - t * z + (0.125 * p.w).pow(2).sum(0, keepdim=True)).mean()
     t = labels(random, 2, 20).double()
     return Loss(Parameters(w=[0.5, -0.2, 0.1], b=0.0), loss), {"x": normal(random, 20, 3), "t": t}
 

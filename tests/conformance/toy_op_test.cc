@@ -11,8 +11,8 @@
 #include "engine/onnx/import.h"
 #include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
-#include "engine/ops/describe.h"
 #include "engine/ops/elementwise_rows.h"
+#include "server/core/ops_page.h"
 #include "server/core/server_core.h"
 #include "tests/support/conformance.h"
 
@@ -127,9 +127,9 @@ TEST(ToyOpTest, IsListedAmongTheCapabilities) {
 
 TEST(ToyOpTest, IsDocumented) {
   EXPECT_TRUE(absl::StrContains(
-      DescribeOps(WithToy()),
-      "\n| Softcube | gradwire.Softcube | elementwise | pointwise | `x^3 / (1 + x^2)`: a cube near "
-      "0, the identity far away. |\n"));
+      server::OpsPage(WithToy()),
+      "\n| Softcube | gradwire.Softcube | f32 f64 | value vjp jvp 2nd | elementwise | pointwise | "
+      "`x^3 / (1 + x^2)`: a cube near 0, the identity far away. |\n"));
 }
 
 TEST(ToyOpTest, IsTheOneThatTheGuideWalksThrough) {

@@ -1,13 +1,18 @@
-#include "engine/ops/describe.h"
+#include "server/core/ops_page.h"
 
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "engine/base/overloaded.h"
+#include "engine/engine.h"
+#include "server/core/op_probe.h"
+#include "server/core/server_core.h"
 
-namespace gradwire {
+namespace gradwire::server {
 namespace {
 
 // Opsets of one ONNX name; bindings that follow on each other are one range.
@@ -22,8 +27,8 @@ std::vector<Spelling> SpellingsOf(const OpDef& op) {
   for (const OnnxBinding& binding : op.onnx) {
     const bool ours = !binding.domain.empty();
     const Spelling next = {absl::StrCat(binding.domain, ours ? "." : "", binding.name), ours,
-                           ours ? binding.since : std::max(binding.since, kFirstDescribedOpset),
-                           ours ? binding.until : std::min(binding.until, kLastDescribedOpset)};
+                           ours ? binding.since : std::max(binding.since, kMinOpset),
+                           ours ? binding.until : std::min(binding.until, kMaxOpset)};
     if (next.first > next.last) continue;
     auto joins = std::find_if(out.begin(), out.end(), [&](const Spelling& known) {
       return known.name == next.name && known.last + 1 == next.first;
@@ -60,6 +65,57 @@ std::string DerivativeColumn(const OpDef& op) {
       op.derivative);
 }
 
+// What trying the row's samples shows, all bindings together.
+struct Found {
+  std::vector<DType> types;
+  bool vjp = false, jvp = false, second = false;
+};
+
+Found TryOut(const OpDef& op) {
+  Found out;
+  for (const OnnxBinding& binding : op.onnx) {
+    const bool ours = !binding.domain.empty();
+    const int first = ours ? binding.since : std::max(binding.since, kMinOpset);
+    const int last = ours ? binding.since : std::min(binding.until, kMaxOpset);
+    if (first > last) continue;
+    const OpProbe probe = ProbeOp(op, binding, first, last);
+    out.types.insert(out.types.end(), probe.dtypes.begin(), probe.dtypes.end());
+    out.vjp |= probe.vjp;
+    out.jvp |= probe.jvp;
+    out.second |= probe.second;
+  }
+  std::sort(out.types.begin(), out.types.end());
+  out.types.erase(std::unique(out.types.begin(), out.types.end()), out.types.end());
+  return out;
+}
+
+// "f32 f64 ints bool": all fixed-width types of a kind are one word.
+std::string TypesColumn(const std::vector<DType>& types) {
+  const auto count = [&](auto is) { return std::count_if(types.begin(), types.end(), is); };
+  std::vector<std::string> words;
+  const auto has = [&](DType t) { return std::find(types.begin(), types.end(), t) != types.end(); };
+  if (has(DType::kFloat)) words.push_back("f32");
+  if (has(DType::kDouble)) words.push_back("f64");
+  if (has(DType::kFloat16) || has(DType::kBfloat16)) words.push_back("f16/bf16");
+  if (count(IsInteger) == 8) {
+    words.push_back("ints");
+  } else {
+    for (DType t : types) {
+      if (IsInteger(t)) words.push_back(absl::AsciiStrToLower(DTypeName(t)));
+    }
+  }
+  if (has(DType::kBool)) words.push_back("bool");
+  return words.empty() ? "-" : absl::StrJoin(words, " ");
+}
+
+std::string WaysColumn(const Found& found) {
+  std::string out = found.types.empty() ? "-" : "value";
+  if (found.vjp) out += " vjp";
+  if (found.jvp) out += " jvp";
+  if (found.second) out += " 2nd";
+  return out;
+}
+
 std::string LoweringColumn(const OpDef& op) {
   if (op.infer == nullptr) return "other ops";
   return std::visit(Overloaded{
@@ -74,7 +130,7 @@ std::string LoweringColumn(const OpDef& op) {
 
 }  // namespace
 
-std::string DescribeOps(const OpRegistry& registry) {
+std::string OpsPage(const OpRegistry& registry) {
   size_t composites = 0;
   for (const OpDef* op : registry.rows()) composites += op->infer == nullptr ? 1 : 0;
   std::string out = absl::StrCat(
@@ -85,16 +141,20 @@ std::string DescribeOps(const OpRegistry& registry) {
       " that import says with those.\n\n"
       "- **ONNX**: names and the opsets they are read in; `gradwire.` is our own domain; `-` has no"
       " spelling and arises in derivatives.\n"
+      "- **Types**: element types that it computes with, `ints` for all of them.\n"
+      "- **Ways**: what was tried on a sample and works: the value, reverse mode (vjp), forward mode"
+      " (jvp), forward over reverse (2nd: Hessian-vector products).\n"
       "- **Derivative**: the kind of rule; forward and reverse mode follow from it.\n"
       "- **Runs as**: what the compiler makes of it. Everything also has a reference loop.\n\n"
-      "| Op | ONNX | Derivative | Runs as | Meaning |\n"
-      "|---|---|---|---|---|\n");
+      "| Op | ONNX | Types | Ways | Derivative | Runs as | Meaning |\n"
+      "|---|---|---|---|---|---|---|\n");
   for (const OpDef* op : registry.rows()) {
-    absl::StrAppend(&out, "| ", op->name, " | ", OnnxColumn(*op), " | ", DerivativeColumn(*op),
-                    " | ", LoweringColumn(*op), " | ",
+    const Found found = TryOut(*op);
+    absl::StrAppend(&out, "| ", op->name, " | ", OnnxColumn(*op), " | ", TypesColumn(found.types),
+                    " | ", WaysColumn(found), " | ", DerivativeColumn(*op), " | ", LoweringColumn(*op), " | ",
                     absl::StrReplaceAll(op->doc, {{"|", "\\|"}, {"\n", " "}}), " |\n");
   }
   return out;
 }
 
-}  // namespace gradwire
+}  // namespace gradwire::server
