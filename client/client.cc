@@ -179,8 +179,8 @@ std::vector<GraphAnalysis::Value> ValuesOf(
 }
 
 GraphAnalysis::Cost CostOf(const v1::Cost& wire) {
-  return {wire.flops(), wire.peak_bytes(),  wire.moved_bytes(),
-          wire.steps(), wire.input_bytes(), wire.output_bytes()};
+  return {wire.flops(),       wire.peak_bytes(),   wire.moved_bytes(), wire.steps(),
+          wire.input_bytes(), wire.output_bytes(), wire.nodes()};
 }
 
 GraphAnalysis AnalysisOf(const v1::AnalyzeGraphResponse& wire) {

@@ -177,6 +177,7 @@ struct GraphAnalysis {
     int64_t steps = 0;
     int64_t input_bytes = 0;
     int64_t output_bytes = 0;
+    int64_t nodes = 0;
   };
   std::vector<Value> inputs;
   std::vector<Value> parameters;

@@ -165,7 +165,8 @@ std::string AnalysisAsJson(const GraphAnalysis& a) {
   };
   const auto cost = [](const GraphAnalysis::Cost& c) -> Json {
     return {{"flops", c.flops}, {"peak_bytes", c.peak_bytes},   {"moved_bytes", c.moved_bytes},
-            {"steps", c.steps}, {"input_bytes", c.input_bytes}, {"output_bytes", c.output_bytes}};
+            {"steps", c.steps}, {"input_bytes", c.input_bytes}, {"output_bytes", c.output_bytes},
+            {"nodes", c.nodes}};
   };
   Json json = {{"inputs", values(a.inputs)},
                {"parameters", values(a.parameters)},

@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/text.h"
 #include "client/format.h"
+#include "engine/base/checked.h"
 #include "engine/base/status.h"
 
 namespace gradwire::cli {
@@ -25,6 +27,8 @@ constexpr char kPlain[] = "\x1b[0m";
 constexpr size_t kMaxLabelWidth = 32;
 // Of an analysis; JSON has them all.
 constexpr size_t kMaxListedValues = 20;
+// Labels at each end of a long path.
+constexpr size_t kPathEnd = 4;
 
 struct Line {
   std::string label;
@@ -85,6 +89,23 @@ std::string AnswerAsText(const Answer& answer, bool show_info, bool colour) {
   return out;
 }
 
+namespace {
+
+// Of the tensors whose shape is known.
+int64_t CountOf(const std::vector<GraphAnalysis::Value>& values) {
+  int64_t count = 0;
+  for (const GraphAnalysis::Value& value : values) {
+    int64_t elements = value.has_rank ? 1 : 0, extent = 0;
+    for (const std::string& text : value.shape) {
+      elements = absl::SimpleAtoi(text, &extent) ? SaturatingMul(elements, extent) : 0;
+    }
+    count = SaturatingAdd(count, elements);
+  }
+  return count;
+}
+
+}  // namespace
+
 std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
   std::vector<std::pair<std::string, std::string>> rows;
   const auto add_values = [&rows](const char* role, const auto& values) {
@@ -111,12 +132,15 @@ std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
                                use.count > 1 ? absl::StrCat(" x", use.count) : "",
                                use.supported ? "" : " (not supported)"));
   }
+  rows.emplace_back("parameters", absl::StrCat(CountOf(a.parameters), " numbers in ",
+                                               a.parameters.size(), " tensors"));
   rows.emplace_back("nodes",
                     absl::StrCat(a.node_count, ops.empty() ? "" : ": ", absl::StrJoin(ops, ", ")));
   const auto add_cost = [&rows](const char* of, const GraphAnalysis::Cost& c) {
-    rows.emplace_back(of, absl::StrCat(c.flops, " flops in ", c.steps, " steps, working memory ",
-                                       BytesText(c.peak_bytes), ", in ", BytesText(c.input_bytes),
-                                       ", out ", BytesText(c.output_bytes)));
+    rows.emplace_back(of,
+                      absl::StrCat(c.nodes, " nodes in ", c.steps, " steps, ", c.flops,
+                                   " flops, working memory ", BytesText(c.peak_bytes), ", in ",
+                                   BytesText(c.input_bytes), ", out ", BytesText(c.output_bytes)));
   };
   if (a.computable) add_cost("value", a.value_cost);
   if (a.differentiable) add_cost("gradient", a.gradient_cost);
@@ -130,7 +154,11 @@ std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
     absl::StrAppend(&out, colour ? kBoldRed : "", issue.reason, colour ? kPlain : "", ": ",
                     Printable(issue.where), issue.where.empty() ? "" : ": ", issue.message, "\n");
     std::vector<std::string> path;
-    for (const std::string& label : issue.path) path.push_back(Printable(label));
+    for (size_t i = 0; i < issue.path.size(); ++i) {
+      const size_t left = issue.path.size() - i;
+      if (i < kPathEnd || left <= kPathEnd) path.push_back(Printable(issue.path[i]));
+      if (i == kPathEnd && left > kPathEnd) path.push_back(absl::StrCat("... ", left - kPathEnd));
+    }
     if (!path.empty()) absl::StrAppend(&out, "  needed by: ", absl::StrJoin(path, " <- "), "\n");
   }
   return out;

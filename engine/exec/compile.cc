@@ -117,6 +117,7 @@ class PlanBuilder {
       cost.output_bytes = SaturatingAdd(cost.output_bytes, e.type.bytes());
     }
     cost.moved_bytes = moved_bytes_;
+    cost.nodes = static_cast<int64_t>(graph_.nodes().size());
     cost.steps = static_cast<int64_t>(steps.size());
     double seconds = 0;
     for (const LoweredStep& step : steps) {

@@ -63,6 +63,7 @@ struct Cost {
   int64_t output_bytes = 0;
   int64_t flops = 0;        // a multiply-add counts 2, a transcendental function 10
   int64_t moved_bytes = 0;  // read and written by the steps
+  int64_t nodes = 0;        // of the Graph
   int64_t steps = 0;
   // Rough time on one core, for choosing where to run. Not a promise.
   double estimated_seconds = 0;

@@ -63,6 +63,7 @@ void SetCost(const Cost& cost, v1::Cost* out) {
   out->set_flops(cost.flops);
   out->set_peak_bytes(cost.arena_bytes);
   out->set_moved_bytes(cost.moved_bytes);
+  out->set_nodes(cost.nodes);
   out->set_steps(cost.steps);
   out->set_input_bytes(cost.input_bytes);
   out->set_output_bytes(cost.output_bytes);

@@ -142,7 +142,8 @@ std::string OpsPage(const OpRegistry& registry) {
       "- **ONNX**: names and the opsets they are read in; `gradwire.` is our own domain; `-` has no"
       " spelling and arises in derivatives.\n"
       "- **Types**: element types that it computes with, `ints` for all of them.\n"
-      "- **Ways**: what was tried on a sample and works: the value, reverse mode (vjp), forward mode"
+      "- **Ways**: what was tried on a sample and works: the value, reverse mode (vjp), forward "
+      "mode"
       " (jvp), forward over reverse (2nd: Hessian-vector products).\n"
       "- **Derivative**: the kind of rule; forward and reverse mode follow from it.\n"
       "- **Runs as**: what the compiler makes of it. Everything also has a reference loop.\n\n"
@@ -151,7 +152,8 @@ std::string OpsPage(const OpRegistry& registry) {
   for (const OpDef* op : registry.rows()) {
     const Found found = TryOut(*op);
     absl::StrAppend(&out, "| ", op->name, " | ", OnnxColumn(*op), " | ", TypesColumn(found.types),
-                    " | ", WaysColumn(found), " | ", DerivativeColumn(*op), " | ", LoweringColumn(*op), " | ",
+                    " | ", WaysColumn(found), " | ", DerivativeColumn(*op), " | ",
+                    LoweringColumn(*op), " | ",
                     absl::StrReplaceAll(op->doc, {{"|", "\\|"}, {"\n", " "}}), " |\n");
   }
   return out;

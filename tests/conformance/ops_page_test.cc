@@ -1,4 +1,6 @@
 // docs/ops.md is what the op table says.
+#include "server/core/ops_page.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -6,7 +8,6 @@
 #include <sstream>
 
 #include "engine/ops/all_ops.h"
-#include "server/core/ops_page.h"
 
 namespace gradwire {
 namespace {

@@ -204,6 +204,7 @@ const std::vector<std::string>& ContractOfV1() {
       "Cost.steps = 4: int64",
       "Cost.input_bytes = 5: int64",
       "Cost.output_bytes = 6: int64",
+      "Cost.nodes = 7: int64",
       // gradwire/v1/dataset_service.proto
       "Dataset.name = 1: string",
       "Dataset.display_name = 2: string",
