@@ -18,6 +18,7 @@ std::vector<const OpDef*> LinalgOps();
 std::vector<const OpDef*> FactorOps();
 std::vector<const OpDef*> GammaOps();
 std::vector<const OpDef*> EinsumOps();
+std::vector<const OpDef*> AttentionOps();
 std::vector<const OpDef*> ConvOps();
 std::vector<const OpDef*> PoolOps();
 std::vector<const OpDef*> ShapeOps();
