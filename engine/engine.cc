@@ -234,6 +234,7 @@ Engine::Engine(const EngineOptions& options)
   state_->compile.threads = options.threads;
   state_->compile.providers = std::move(checked.providers);
   state_->compile.declined_tiles = std::move(checked.declined_tiles);
+  state_->compile.declined_reductions = std::move(checked.declined_reductions);
   state_->report = {checked.checks, std::move(checked.declined)};
 }
 

@@ -11,6 +11,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "engine/exec/program.h"
+#include "engine/kernels/reduce.h"
 
 namespace gradwire {
 
@@ -18,8 +19,9 @@ struct CompileOptions {
   int threads = 1;
   // Asked in this order for each primitive; what none takes runs its reference.
   std::vector<std::shared_ptr<const KernelProvider>> providers;
-  // Pointwise loops that failed their self-check: their nodes run the reference.
+  // Loops that failed their self-check: their nodes run the reference.
   absl::flat_hash_set<TileFn> declined_tiles;
+  absl::flat_hash_set<ReduceFn> declined_reductions;
   // False runs every node alone through its reference: the oracle.
   bool fast = true;
 };

@@ -186,6 +186,8 @@ class Partitioner {
     return options_.declined_tiles.contains(tile) ? nullptr : tile;
   }
 
+  bool Runs(ReduceFn fn) const { return fn && !options_.declined_reductions.contains(fn); }
+
   absl::Status VisitView(const Node& node, const View& view) {
     Operand in = operands_[static_cast<size_t>(graph_.operands(node)[0])];
     const TensorType out_type = type(node.first_output);  // a copy: Dense() adds types
@@ -248,7 +250,7 @@ class Partitioner {
     if (from < 0 || axes.empty() || space.num_elements() == 0 ||
         !InRegister(in, space, StageOf(node)) || axes.back() != space.rank() - 1 ||
         axes.back() - axes.front() + 1 != static_cast<int64_t>(axes.size()) ||
-        FindReduce(reduce.kind, in.type.dtype) == nullptr) {
+        !Runs(FindReduce(reduce.kind, in.type.dtype))) {
       return false;
     }
     int64_t inner = 1;
@@ -266,7 +268,7 @@ class Partitioner {
   bool VisitReduce(int32_t index, const Node& node, const Reduce& reduce) {
     const Operand in = operands_[static_cast<size_t>(graph_.operands(node)[0])];
     const std::vector<int64_t>& axes = node.attrs.Ints("axes");
-    if (axes.empty() || FindReduce(reduce.kind, in.type.dtype) == nullptr) return false;
+    if (axes.empty() || !Runs(FindReduce(reduce.kind, in.type.dtype))) return false;
     // Reduced axes that are not adjacent are brought to the end by a copy.
     const bool adjacent = axes.back() - axes.front() + 1 == static_cast<int64_t>(axes.size());
     LoweredStep step = NewStep(LoweredStep::kReduce, index, node);

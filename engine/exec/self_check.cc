@@ -290,15 +290,16 @@ class PrimitiveChecker {
   int64_t checks_ = 0;
 };
 
-// ---- Tiles
+// ---- Loops
 
 constexpr int64_t kTileElements = 67;  // whole vectors and a tail
 
-Tensor TileSample(DType dtype, const Domain& domain, int64_t salt) {
-  Tensor t(TensorType{dtype, {kTileElements}});
-  VisitDType(dtype, [&](auto tag) {
+// Numbers of a row's domain that differ from element to element.
+Tensor DomainSample(const TensorType& type, const Domain& domain, int64_t salt) {
+  Tensor t(type);
+  VisitDType(type.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    for (int64_t i = 0; i < kTileElements; ++i) {
+    for (int64_t i = 0; i < t.num_elements(); ++i) {
       const double unit = static_cast<double>((i * 37 + salt * 11) % 101) / 101.0;
       const double value = domain.low + unit * (domain.high - domain.low);
       t.mutable_data<T>()[i] = std::is_same_v<T, bool> ? i % 3 == salt : static_cast<T>(value);
@@ -327,7 +328,8 @@ bool TileAgrees(const OpDef& op, absl::Span<const DType> in, TileFn* tile, int64
   std::vector<TensorView> views;
   std::vector<const void*> raw;
   for (DType dtype : in) {
-    tensors.push_back(TileSample(dtype, op.domain, static_cast<int64_t>(tensors.size())));
+    tensors.push_back(
+        DomainSample({dtype, {kTileElements}}, op.domain, static_cast<int64_t>(tensors.size())));
     types.push_back(tensors.back().type());
   }
   for (const Tensor& t : tensors) {
@@ -367,12 +369,61 @@ void CheckTiles(const OpRegistry& ops, CheckedProviders* out) {
   }
 }
 
+// Whether a row's loop over the middle of `shape` agrees with the reference.
+bool ReductionAgrees(const OpDef& op, ReduceFn fn, const TensorType& in, int threads,
+                     int64_t* checks) {
+  const Attrs attrs = {{"axes", std::vector<int64_t>{1}}};
+  const auto out_types = op.infer({{&in, 1}, attrs});
+  if (!out_types.ok()) return true;
+  // Sums of positive numbers, which do not cancel; a NaN where there are several columns.
+  Tensor x = DomainSample(in, {.low = 0.5, .high = 90, .samples = {}}, 1);
+  const int64_t some = in.shape.num_elements() / 2;
+  if (in.dtype == DType::kFloat && in.shape[2] > 1) x.mutable_data<float>()[some] = std::nanf("");
+  if (in.dtype == DType::kDouble && in.shape[2] > 1) x.mutable_data<double>()[some] = std::nan("");
+  Tensor want((*out_types)[0]), got((*out_types)[0]), again((*out_types)[0]);
+  const TensorView view = x;
+  void* out[] = {want.mutable_raw()};
+  if (!op.reference({attrs, {&view, 1}, *out_types, out}).ok()) return true;
+  for (Tensor* t : {&got, &again}) {
+    ++*checks;
+    std::memset(t->mutable_raw(), 0xFF, static_cast<size_t>(t->bytes()));
+    fn(x.raw(), t->mutable_raw(), in.shape[0], in.shape[1], in.shape[2], threads);
+  }
+  const auto bytes = static_cast<size_t>(got.bytes());
+  return std::memcmp(got.raw(), again.raw(), bytes) == 0 && Close(got, want);
+}
+
+void CheckReductions(const OpRegistry& ops, int threads, CheckedProviders* out) {
+  // Around the width of vectors and of the blocks that are combined pairwise.
+  static constexpr int64_t kShapes[][3] = {{1, 1, 1},    {3, 5, 1},    {2, 67, 1},
+                                           {1, 4099, 1}, {1, 3, 2},    {2, 7, 9},
+                                           {2, 64, 33},  {1, 130, 17}, {2, 3, 300}};
+  for (const OpDef* op : ops.rows()) {
+    const auto* reduce = std::get_if<Reduce>(&op->lowering);
+    if (reduce == nullptr) continue;
+    for (DType dtype : {DType::kFloat, DType::kDouble, DType::kInt64, DType::kInt32}) {
+      const ReduceFn fn = FindReduce(reduce->kind, dtype);
+      bool agrees = true;
+      for (const auto& s : kShapes) {
+        agrees = agrees && (fn == nullptr || ReductionAgrees(*op, fn, {dtype, {s[0], s[1], s[2]}},
+                                                             threads, &out->checks));
+      }
+      if (agrees) continue;
+      out->declined_reductions.insert(fn);
+      out->declined.push_back(absl::StrCat("own reduction ", op->name, " ", DTypeName(dtype)));
+    }
+  }
+}
+
 }  // namespace
 
 CheckedProviders CheckProviders(std::vector<std::shared_ptr<const KernelProvider>> providers,
                                 const OpRegistry& ops, int threads, bool skip) {
   CheckedProviders out;
-  if (!skip) CheckTiles(ops, &out);
+  if (!skip) {
+    CheckTiles(ops, &out);
+    CheckReductions(ops, threads, &out);
+  }
   for (auto& provider : providers) {
     PrimitiveChecker checker(*provider, ops, threads);
     if (!skip) checker.Run();

@@ -549,6 +549,7 @@ class FormulaParser {
                  const int64_t* axis, size_t at) {
     switch (function.form) {
       case FormulaForm::kPlain:
+      case FormulaForm::kUpper:
         break;
       case FormulaForm::kReduce:
         return EmitReduce(function.op, arguments[0], axis, at);
@@ -571,6 +572,7 @@ class FormulaParser {
       graph()->mutable_node(value.node)->set_domain(kGradwireDomain);
       uses_own_domain_ = true;
     }
+    if (function.form == FormulaForm::kUpper) AddInteger("lower", 0);
     return value;
   }
 

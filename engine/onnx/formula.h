@@ -25,16 +25,19 @@
 //   x[i] x[a:b]         along the first axis, i, a, b integers, negative ones from the end;
 //                       a and b may be left out
 // Functions:
-//   abs sign sqrt exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh erf sigmoid relu
-//   softplus            elementwise
+//   abs sign sqrt exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh erf erfinv lgamma
+//   digamma trigamma sigmoid relu softplus    elementwise
 //   pow(a,b) min(a,b,...) max(a,b,...) clip(x,low,high) where(condition,a,b)
 //   sum mean prod logsumexp   of all elements, or f(x, axis) along one, which goes away
 //   min(x) max(x)       of all elements
 //   softmax log_softmax f(x) along the last axis, f(x, axis)
 //   norm(x) = sqrt(sum(x*x))   dot(a,b) = sum(a*b)   matmul(a,b)   transpose(x)
+//   cholesky(a)   inv(a)   det(a)   logdet(a)   of a matrix, or each of a stack [..., n, n]
+//   solve(a,b)   solve_lower(a,b)   solve_upper(a,b)    x with a @ x = b, b [..., n, m] or [n]; the
+//                       latter two read that triangle of a only; cholesky reads the lower one
 // `pi` is a constant. Numbers: 2, 0.5, .5, 1e-3.
 //
-// The model: opset 18 (and domain "gradwire", version 1, for Log1p and Expm1, where used), one node
+// The model: opset 18 (and domain "gradwire", version 1, where one of its ops is used), one node
 // per operation, called after its operator and place: `Pow_at_2` stands in column 2, `Mul_at_3_7`
 // in line 3. Values without a name are _1, _2, ... . Numbers are Constant nodes, FLOAT where there
 // is a FLOAT input and no DOUBLE one, else DOUBLE. Inputs have an element type and no shape:

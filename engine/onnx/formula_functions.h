@@ -25,6 +25,7 @@ enum class FormulaForm {
   kAxis,      // f(x), f(x, axis): the axis is an attribute, -1 by default
   kExtremum,  // of several arguments elementwise, of one over all its elements
   kDot,       // sum(a*b)
+  kUpper,     // with the attribute lower = 0
 };
 
 inline constexpr int kAnyNumberOfArguments = std::numeric_limits<int>::max();

@@ -540,6 +540,34 @@ const OpDef
                      }},
 };
 
+// ---- ArrayFeatureExtractor, of ai.onnx.ml
+
+const OpDef kArrayFeatureExtractorOp = {
+    .name = "ArrayFeatureExtractor",
+    .doc =
+        "The elements of the last dimension at the indices; of a vector, as a matrix of one row.",
+    .min_inputs = 2,
+    .max_inputs = 2,
+    .onnx = {{.name = "ArrayFeatureExtractor",
+              .domain = "ai.onnx.ml",
+              .import = [](NodeImport& n) -> std::vector<ValueId> {
+                if (!TakesInputs(n, 2, 2)) return {};
+                const Shape x = n.type(0).shape;
+                if (x.rank() == 0) {
+                  n.Fail(Reason::kShapeMismatch, "the input is a scalar");
+                  return {};
+                }
+                const int64_t count = n.type(1).shape.num_elements();
+                const ValueId indices = Reshape(n.b, n.in(1), {count});
+                const ValueId out = Gather(n.b, n.in(0), indices, x.rank() - 1);
+                return {x.rank() > 1 ? out : Reshape(n.b, out, {1, count})};
+              }}},
+    .domain = {.samples = {{.inputs = {Drawn({2, 4}), Given({1, 3}, {3, 0, 3}, DType::kInt64)}},
+                           {.inputs = {Drawn({4}), Given({2}, {1, 2}, DType::kInt64)}},
+                           {.inputs = {Drawn({2, 2, 3}),
+                                       Given({2, 2}, {1, 2, 0, 0}, DType::kInt64)}}}},
+};
+
 }  // namespace
 
 ValueId Slice(GraphBuilder& b, ValueId x, const std::vector<int64_t>& starts,
@@ -558,7 +586,8 @@ ValueId Concat(GraphBuilder& b, absl::Span<const ValueId> xs, int axis) {
 }
 
 std::vector<const OpDef*> IndexingOps() {
-  std::vector<const OpDef*> rows = {&kSliceOp, &kUnsliceOp, &kSplitOp, &kConcatOp};
+  std::vector<const OpDef*> rows = {&kSliceOp, &kUnsliceOp, &kSplitOp, &kConcatOp,
+                                    &kArrayFeatureExtractorOp};
   for (const OpDef* row : GatherOps()) rows.push_back(row);
   return rows;
 }

@@ -81,6 +81,26 @@ absl::Status ReferenceMatMul(const ReferenceArgs& args) {
   return Error(Reason::kDtypeUnsupported, "MatMul has no kernel for this type");
 }
 
+// MatMul where a vector is a row on the left, a column on the right.
+ValueId AnyProduct(NodeImport& n, ValueId lhs, ValueId rhs) {
+  if (!n.b.ok()) return kNoValue;
+  const Shape x = n.b.shape(lhs), y = n.b.shape(rhs);
+  if (x.rank() == 0 || y.rank() == 0) {
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("operands are scalars: lhs ", x.ToString(), ", rhs ", y.ToString(),
+                        "; expected rank 1 or more"));
+    return kNoValue;
+  }
+  if (x.rank() == 1) lhs = Reshape(n.b, lhs, {1, x[0]});
+  if (y.rank() == 1) rhs = Reshape(n.b, rhs, {y[0], 1});
+  const ValueId product = MatMul(n.b, lhs, rhs);
+  if (!n.b.ok() || (x.rank() > 1 && y.rank() > 1)) return product;
+  Dims dims = n.b.shape(product).dims();
+  if (y.rank() == 1) dims.pop_back();
+  if (x.rank() == 1) dims.erase(dims.end() - (y.rank() == 1 ? 1 : 2));
+  return Reshape(n.b, product, Shape(dims));
+}
+
 const OpDef kMatMulOp = {
     .name = "MatMul",
     .doc =
@@ -107,21 +127,7 @@ const OpDef kMatMulOp = {
               .since = 1,
               .import = [](NodeImport& n) -> std::vector<ValueId> {
                 if (!TakesInputs(n, 2, 2)) return {};
-                const Shape x = n.type(0).shape, y = n.type(1).shape;
-                if (x.rank() == 0 || y.rank() == 0) {
-                  n.Fail(Reason::kShapeMismatch,
-                         absl::StrCat("operands are scalars: lhs ", x.ToString(), ", rhs ",
-                                      y.ToString(), "; expected rank 1 or more"));
-                  return {};
-                }
-                const ValueId lhs = x.rank() == 1 ? Reshape(n.b, n.in(0), {1, x[0]}) : n.in(0);
-                const ValueId rhs = y.rank() == 1 ? Reshape(n.b, n.in(1), {y[0], 1}) : n.in(1);
-                const ValueId product = MatMul(n.b, lhs, rhs);
-                if (!n.b.ok() || (x.rank() > 1 && y.rank() > 1)) return {product};
-                Dims dims = n.b.shape(product).dims();
-                if (y.rank() == 1) dims.pop_back();
-                if (x.rank() == 1) dims.erase(dims.end() - (y.rank() == 1 ? 1 : 2));
-                return {Reshape(n.b, product, Shape(dims))};
+                return {AnyProduct(n, n.in(0), n.in(1))};
               }}},
     .domain = {.samples =
                    {
@@ -210,6 +216,65 @@ const OpDef kGemmOp =
                        }},
 };
 
+// Operand i as INT32 less its zero point: a scalar, or one for each row (column) of the operand.
+ValueId Dequantized(NodeImport& n, int i) {
+  GraphBuilder& b = n.b;
+  const TensorType type = n.type(i);
+  if (type.dtype != DType::kInt8 && type.dtype != DType::kUint8) {
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("input ", i, " is ", DTypeName(type.dtype), ", expected INT8 or UINT8"));
+    return kNoValue;
+  }
+  const ValueId x = Cast(b, n.in(i), DType::kInt32);
+  if (!n.has(i + 2)) return x;
+  if (n.type(i + 2).dtype != type.dtype) {
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("input ", i + 2, " is ", DTypeName(n.type(i + 2).dtype), ", expected ",
+                        DTypeName(type.dtype)));
+    return kNoValue;
+  }
+  ValueId zero = Cast(b, n.in(i + 2), DType::kInt32);
+  const Shape shape = b.shape(zero);
+  if (i == 0 && shape.rank() == 1 && shape[0] > 1) zero = Reshape(b, zero, {shape[0], 1});
+  if (shape.num_elements() == 1) zero = Reshape(b, zero, {});
+  if (!b.ok() || !BroadcastsTo(b.shape(zero), type.shape)) {
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("zero point ", shape.ToString(), " does not fit ", type.shape.ToString()));
+    return kNoValue;
+  }
+  return Sub(b, x, zero);
+}
+
+const OpDef kMatMulIntegerOp =
+    {
+        .name = "MatMulInteger",
+        .doc =
+            "MatMul of INT8 or UINT8 less their zero points, as INT32 that wraps. A zero point is a"
+            " scalar, or one for each row of the first operand or column of the second.",
+        .min_inputs = 2,
+        .max_inputs = 4,
+        .onnx = {{.name = "MatMulInteger",
+                  .since = 10,
+                  .import = [](NodeImport& n) -> std::vector<ValueId> {
+                    if (!TakesInputs(n, 2, 4)) return {};
+                    const ValueId lhs = Dequantized(n, 0);
+                    return {AnyProduct(n, lhs, Dequantized(n, 1))};
+                  }}},
+        .domain = {.samples =
+                       {
+                           {.inputs = {Given({2, 3}, {1, 200, 3, 4, 5, 250}, DType::kUint8),
+                                       Given({3, 2}, {-1, 2, -3, 4, 5, -128}, DType::kInt8)}},
+                           {.inputs = {Given({2, 2}, {1, 200, 3, 4}, DType::kUint8),
+                                       Given({2, 2}, {1, 2, 3, 4}, DType::kUint8),
+                                       Given({2}, {7, 12}, DType::kUint8),
+                                       Given({2}, {1, 9}, DType::kUint8)}},
+                           {.inputs = {Given({2}, {1, 200}, DType::kUint8),
+                                       Given({2, 2}, {1, 2, 3, 4}, DType::kUint8),
+                                       Given({1}, {7}, DType::kUint8),
+                                       Given({}, {1}, DType::kUint8)}},
+                       }},
+};
+
 }  // namespace
 
 ValueId MatMul(GraphBuilder& b, ValueId x, ValueId y) {
@@ -256,6 +321,6 @@ ValueId MatrixTranspose(GraphBuilder& b, ValueId x) {
   return Transpose(b, x, perm);
 }
 
-std::vector<const OpDef*> LinalgOps() { return {&kMatMulOp, &kGemmOp}; }
+std::vector<const OpDef*> LinalgOps() { return {&kMatMulOp, &kGemmOp, &kMatMulIntegerOp}; }
 
 }  // namespace gradwire

@@ -6,9 +6,11 @@
 #include <atomic>
 #include <functional>
 
+#include "engine/exec/compile.h"
 #include "engine/graph/window.h"
 #include "engine/kernels/own_provider.h"
 #include "engine/ops/all_ops.h"
+#include "engine/ops/builders.h"
 
 namespace gradwire {
 namespace {
@@ -137,6 +139,23 @@ TEST(SelfCheckTest, DeclinesWhatGivesOtherBitsTheSecondTime) {
       EveryOtherTime);
   EXPECT_THAT(products.declined, testing::Contains("spoilt matmul FLOAT lhs^T+bias+sigmoid"));
   EXPECT_THAT(products.declined, Each(HasSubstr("+sigmoid")));
+}
+
+// A row whose reference disagrees with its loop stands for a loop that is wrong.
+TEST(SelfCheckTest, DeclinesReductionsThatAreWrong) {
+  OpDef wrong = *AllOps().Find("ReduceMax");
+  wrong.reference = AllOps().Find("ReduceMin")->reference;
+  const CheckedProviders checked = CheckProviders({}, OpRegistry({&wrong}), 1, false);
+  EXPECT_THAT(checked.declined, testing::Contains("own reduction ReduceMax FLOAT"));
+  EXPECT_THAT(checked.declined_reductions, testing::SizeIs(4));
+  CompileOptions options;
+  options.declined_reductions = checked.declined_reductions;
+  GraphBuilder b;
+  const ValueId x = b.Input("x", {DType::kDouble, {2, 3}}, Stage::kPoint);
+  b.Output("y", ReduceMax(b, x, {1}));
+  const Graph graph = *std::move(b).Build();
+  const auto steps = [&](const CompileOptions& o) { return (*Compile(graph, o))->plan_digest(); };
+  EXPECT_NE(steps(options), steps({})) << "its nodes run the reference";
 }
 
 TEST(SelfCheckTest, SkippingRunsNothingAndBelievesEverything) {

@@ -191,6 +191,17 @@ TEST(FormulaTest, OwnDomainIsImportedOnlyWhereUsed) {
   EXPECT_EQ(model->opset_import(1).version(), 1);
 }
 
+TEST(FormulaTest, MatricesAreFactoredAndSolved) {
+  EXPECT_EQ(Parsed("solve_lower(cholesky(k), y)"),
+            "k, y => f; _1 = gradwire.Cholesky(k); f = gradwire.TriangularSolve(_1, y)");
+  EXPECT_EQ(Parsed("solve_upper(u, y)"), "u, y => f; f = gradwire.TriangularSolve(u, y, lower=0)");
+  EXPECT_EQ(Parsed("det(a) + logdet(inv(a))"),
+            "a => f; _1 = Det(a); _2 = gradwire.Inverse(a); _3 = gradwire.LogDet(_2); "
+            "f = Add(_1, _3)");
+  EXPECT_EQ(Parsed("lgamma(x) * trigamma(x)"),
+            "x => f; _1 = gradwire.Lgamma(x); _2 = gradwire.Polygamma(x); f = Mul(_1, _2)");
+}
+
 TEST(FormulaTest, EveryFunctionParsesWithItsFewestArguments) {
   for (const FormulaFunction& f : AllFormulaFunctions()) {
     std::vector<std::string> arguments(f.min_arguments, "x");
