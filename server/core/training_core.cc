@@ -22,10 +22,42 @@ using store::Store;
 constexpr size_t kChunkBytes = 1 << 20;
 constexpr int kWatchPage = 256;
 
-absl::Status CheckKnown(const google::protobuf::Message& message, absl::string_view where) {
-  if (!HasUnknownFields(message)) return absl::OkStatus();
-  return Error(Reason::kInvalidSpec,
-               absl::StrCat(where, ": has a field that this server does not know"));
+// What a newer caller says and this server does not know: fields, and values of enums. As deep as
+// the messages' types are nested.
+void FindUnknown(const google::protobuf::Message& message, const std::string& where,
+                 Problems* problems) {
+  using google::protobuf::FieldDescriptor;
+  const auto* r = message.GetReflection();
+  if (!r->GetUnknownFields(message).empty()) {
+    problems->Add(Reason::kInvalidSpec, where.empty() ? "request" : where,
+                  "has a field that this server does not know");
+  }
+  std::vector<const FieldDescriptor*> fields;
+  r->ListFields(message, &fields);
+  for (const FieldDescriptor* f : fields) {
+    if (f->is_map()) continue;  // reflection would copy it: see Resolve
+    const std::string path = absl::StrCat(where, where.empty() ? "" : ".", f->name());
+    const int count = f->is_repeated() ? r->FieldSize(message, f) : 1;
+    for (int i = 0; i < count; ++i) {
+      if (f->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+        FindUnknown(
+            f->is_repeated() ? r->GetRepeatedMessage(message, f, i) : r->GetMessage(message, f),
+            f->is_repeated() ? absl::StrCat(path, "[", i, "]") : path, problems);
+      } else if (f->cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+        const int value =
+            f->is_repeated() ? r->GetRepeatedEnumValue(message, f, i) : r->GetEnumValue(message, f);
+        if (f->enum_type()->FindValueByNumber(value) != nullptr) continue;
+        problems->Add(Reason::kInvalidSpec, path,
+                      absl::StrCat("there is no ", f->enum_type()->name(), " ", value));
+      }
+    }
+  }
+}
+
+absl::Status CheckKnown(const google::protobuf::Message& request) {
+  Problems problems;
+  FindUnknown(request, "", &problems);
+  return problems.ToStatus();
 }
 
 // What was received is on disk when the stream ends, whichever way.
@@ -123,8 +155,7 @@ class FileSource final : public Source<v1::FileChunk> {
 
 absl::Status DatasetCore::CreateDataset(const v1::CreateDatasetRequest& request,
                                         v1::Dataset* response, Call&) {
-  GW_RETURN_IF_ERROR(CheckKnown(request, "request"));
-  GW_RETURN_IF_ERROR(CheckKnown(request.dataset(), "dataset"));
+  GW_RETURN_IF_ERROR(CheckKnown(request));
   return datasets_.Create(request, response);
 }
 
@@ -135,6 +166,7 @@ DatasetCore::AppendDataset(Call&) {
 
 absl::Status DatasetCore::SealDataset(const v1::SealDatasetRequest& request, v1::Dataset* response,
                                       Call&) {
+  GW_RETURN_IF_ERROR(CheckKnown(request));
   return datasets_.Seal(request, response);
 }
 
@@ -158,7 +190,11 @@ absl::Status DatasetCore::DeleteDataset(const v1::DeleteDatasetRequest& request,
 // ---- Jobs
 
 absl::Status TrainingCore::Resolve(v1::TrainingJob* job) {
-  GW_RETURN_IF_ERROR(CheckKnown(*job, "job"));
+  Problems problems;
+  for (const auto& [name, tensor] : job->inputs()) {
+    FindUnknown(tensor, absl::StrCat("job.inputs.", name), &problems);
+  }
+  GW_RETURN_IF_ERROR(problems.ToStatus());
   if (!job->model().has_graph()) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(const KeptGraph kept, graphs_.Find(job->model().graph()));
   jobs::SetSource(kept.format, std::string(kept.bytes->bytes()), job->mutable_model());
@@ -167,9 +203,9 @@ absl::Status TrainingCore::Resolve(v1::TrainingJob* job) {
 
 absl::Status TrainingCore::CreateTrainingJob(const v1::CreateTrainingJobRequest& request,
                                              v1::TrainingJob* response, Call&) {
-  v1::CreateTrainingJobRequest resolved = request;
-  GW_RETURN_IF_ERROR(Resolve(resolved.mutable_job()));
-  return jobs_.Create(resolved, response);
+  GW_RETURN_IF_ERROR(CheckKnown(request));
+  return jobs_.Create(
+      request, [this](v1::TrainingJob* job) { return Resolve(job); }, response);
 }
 
 absl::Status TrainingCore::GetTrainingJob(const v1::GetTrainingJobRequest& request,
@@ -199,6 +235,7 @@ absl::Status TrainingCore::PauseTrainingJob(const v1::PauseTrainingJobRequest& r
 
 absl::Status TrainingCore::ResumeTrainingJob(const v1::ResumeTrainingJobRequest& request,
                                              v1::TrainingJob* response, Call&) {
+  GW_RETURN_IF_ERROR(CheckKnown(request));
   return jobs_.Resume(request, response);
 }
 
@@ -243,6 +280,7 @@ absl::Status TrainingCore::QueryMetrics(const v1::QueryMetricsRequest& request,
 
 absl::Status TrainingCore::EstimateTrainingJob(const v1::EstimateTrainingJobRequest& request,
                                                v1::TrainingEstimate* response, Call&) {
+  GW_RETURN_IF_ERROR(CheckKnown(request));
   v1::TrainingJob job = request.job();
   GW_RETURN_IF_ERROR(Resolve(&job));
   return jobs_.Estimate(job, response);

@@ -51,6 +51,11 @@ BatchPlace BatchOrder::Next(BatchPlace place) const {
                                     : BatchPlace{place.epoch + 1, 0};
 }
 
+BatchPlace BatchOrder::NextStep(BatchPlace place, int64_t batches) const {
+  return place.index + batches < batches_ ? BatchPlace{place.epoch, place.index + batches}
+                                          : BatchPlace{place.epoch + 1, place.index % batches};
+}
+
 void BatchOrder::Shuffle(int64_t epoch) {
   permutation_.resize(static_cast<size_t>(options_.rows));
   std::iota(permutation_.begin(), permutation_.end(), 0);
@@ -72,8 +77,10 @@ void BatchOrder::Rows(BatchPlace place, std::vector<int64_t>* out) {
   std::copy_n(permutation_.begin() + first, out->size(), out->begin());
 }
 
-BatchReader::BatchReader(std::vector<ColumnView> columns, const BatchOrderOptions& order)
+BatchReader::BatchReader(std::vector<ColumnView> columns, const BatchOrderOptions& order,
+                         int64_t batches)
     : columns_(std::move(columns)),
+      batches_(batches),
       ahead_(RowBytes(columns_) * order.batch_size >= kAheadBytes),
       order_(order) {
   for (Batch* batch : {&current_, &next_}) batch->place = {-1, -1};
@@ -149,8 +156,8 @@ const Batch& BatchReader::Read(BatchPlace place) {
   } else if (current_.place != place) {
     Gather(place, &current_);
   }
-  wanted_place_ = order_.Next(place);
-  wanted_ = order_.batches_per_epoch() > 0;
+  wanted_place_ = order_.NextStep(place, batches_);
+  wanted_ = wanted_place_.index < order_.batches_per_epoch();
   return current_;
 }
 

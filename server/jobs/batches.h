@@ -52,6 +52,9 @@ class BatchOrder {
   int64_t BatchRows(int64_t index) const;
   void Rows(BatchPlace place, std::vector<int64_t>* out);
   BatchPlace Next(BatchPlace place) const;
+  // The place of the same batch of the next step, where a step takes `batches` of them and never
+  // crosses an epoch.
+  BatchPlace NextStep(BatchPlace place, int64_t batches) const;
   // What the order holds in memory.
   int64_t bytes() const { return options_.shuffle ? options_.rows * 8 : 0; }
 
@@ -81,8 +84,8 @@ TensorType WithRows(const TensorType& row, int64_t rows);
 
 class BatchReader {
  public:
-  // The columns' memory must outlive the reader.
-  BatchReader(std::vector<ColumnView> columns, const BatchOrderOptions& order);
+  // The columns' memory must outlive the reader. It reads one of every `batches` batches.
+  BatchReader(std::vector<ColumnView> columns, const BatchOrderOptions& order, int64_t batches = 1);
   ~BatchReader();
   BatchReader(const BatchReader&) = delete;
   BatchReader& operator=(const BatchReader&) = delete;
@@ -97,6 +100,7 @@ class BatchReader {
   void Prefetch();
 
   const std::vector<ColumnView> columns_;
+  const int64_t batches_;
   const bool ahead_;  // small batches cost less than waking a thread
   BatchOrder order_;
   std::vector<int64_t> rows_;

@@ -65,6 +65,8 @@ json Position::ToJson() const {
           {"lr_factor", ExactJson(lr_factor)},
           {"run_seconds", ExactJson(run_seconds)},
           {"last_loss", ExactJson(last_loss)},
+          {"loss_change", ExactJson(loss_change)},
+          {"gradient_norm", ExactJson(gradient_norm)},
           {"best_value", ExactJson(best_value)},
           {"best_step", best_step},
           {"evaluations_without_gain", evaluations_without_gain}};
@@ -77,6 +79,8 @@ absl::Status Position::FromJson(const json& j) {
     lr_factor = FromExactJson(j.at("lr_factor"));
     run_seconds = FromExactJson(j.at("run_seconds"));
     last_loss = FromExactJson(j.at("last_loss"));
+    loss_change = FromExactJson(j.at("loss_change"));
+    gradient_norm = FromExactJson(j.at("gradient_norm"));
     best_value = FromExactJson(j.at("best_value"));
     best_step = j.at("best_step").get<int64_t>();
     evaluations_without_gain = j.at("evaluations_without_gain").get<int64_t>();
@@ -120,9 +124,16 @@ absl::Status Restore(absl::string_view file, Stepper& stepper, Position* positio
   json manifest;
   GW_ASSIGN_OR_RETURN(const auto tensors, TensorsOf(file, &manifest));
   Position restored;
-  GW_RETURN_IF_ERROR(restored.FromJson(manifest.value("position", json())));
+  std::string plan;
   const json before = stepper.SaveMemory();
-  absl::Status status = stepper.LoadMemory(manifest.value("memory", json()));
+  absl::Status status;
+  try {
+    GW_RETURN_IF_ERROR(restored.FromJson(manifest.value("position", json())));
+    plan = manifest.value("plan_digest", "");
+    status = stepper.LoadMemory(manifest.value("memory", json()));
+  } catch (const json::exception& error) {
+    status = Misfit(error.what());
+  }
   for (const StateTensor& s : stepper.state()) {
     const auto found = tensors.find(s.name);
     if (status.ok() && (found == tensors.end() || found->second.type() != s.tensor->type())) {
@@ -135,7 +146,7 @@ absl::Status Restore(absl::string_view file, Stepper& stepper, Position* positio
   }
   for (const StateTensor& s : stepper.state()) CopyInto(tensors.at(s.name), s.tensor);
   *position = restored;
-  *plan_digest = manifest.value("plan_digest", "");
+  *plan_digest = plan;
   return absl::OkStatus();
 }
 
@@ -223,28 +234,21 @@ absl::Status CheckpointWriter::Write(const Snapshot& snapshot, KeepRule keep) {
   {
     const store::BlobStore::Hold hold(shared_.blobs);
     GW_ASSIGN_OR_RETURN(const std::string blob, shared_.blobs->Put(file));
+    const int64_t step = snapshot.position.step;
+    v1::Checkpoint checkpoint;
+    checkpoint.set_name(absl::StrCat(kJobPrefix, id_, "/checkpoints/", step));
+    checkpoint.set_step(step);
+    checkpoint.set_epoch(snapshot.position.place.epoch);
+    *checkpoint.mutable_create_time() = codec::ToProto(absl::Now());
+    checkpoint.set_bytes(static_cast<int64_t>(file.size()));
+    checkpoint.set_sha256(blob);
+    checkpoint.set_parameter_digest(snapshot.parameter_digest);
+    checkpoint.set_plan_digest(snapshot.plan_digest);
+    checkpoint.set_best(step == keep.best_step);
     GW_RETURN_IF_ERROR(shared_.store->Write([&](store::Store::Transaction& t) -> absl::Status {
-      GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id_));
-      v1::Checkpoint checkpoint;
-      const int64_t step = snapshot.position.step;
-      checkpoint.set_name(absl::StrCat(kJobPrefix, id_, "/checkpoints/", step));
-      checkpoint.set_step(step);
-      checkpoint.set_epoch(snapshot.position.place.epoch);
-      *checkpoint.mutable_create_time() = codec::ToProto(absl::Now());
-      checkpoint.set_bytes(static_cast<int64_t>(file.size()));
-      checkpoint.set_sha256(blob);
-      checkpoint.set_parameter_digest(snapshot.parameter_digest);
-      checkpoint.set_plan_digest(snapshot.plan_digest);
-      checkpoint.set_best(step == keep.best_step);
+      GW_RETURN_IF_ERROR(DropOthers(t, step, keep, &dropped));
       GW_RETURN_IF_ERROR(t.PutCheckpoint(id_, {step, checkpoint.SerializeAsString(), blob}));
-      GW_ASSIGN_OR_RETURN(const auto rows, t.Checkpoints(id_));
-      for (size_t i = 0; i < rows.size(); ++i) {
-        const bool kept = keep.newest < 0 || i < static_cast<size_t>(std::max(keep.newest, 1)) ||
-                          rows[i].step == keep.best_step;
-        if (kept) continue;
-        GW_RETURN_IF_ERROR(t.DeleteCheckpoint(id_, rows[i].step));
-        dropped.push_back(rows[i].blob);
-      }
+      GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id_));
       v1::TrainingEvent event;
       *event.mutable_time() = checkpoint.create_time();
       event.set_step(step);
@@ -255,8 +259,23 @@ absl::Status CheckpointWriter::Write(const Snapshot& snapshot, KeepRule keep) {
     }));
   }
   shared_.watchers->Notify(id_);
+  // A file that cannot be deleted now is deleted at the next start.
   for (const std::string& blob : dropped) {
-    GW_RETURN_IF_ERROR(store::DeleteUnused(*shared_.store, *shared_.blobs, blob));
+    store::DeleteUnused(*shared_.store, *shared_.blobs, blob).IgnoreError();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckpointWriter::DropOthers(store::Store::Transaction& t, int64_t step, KeepRule keep,
+                                          std::vector<std::string>* dropped) {
+  GW_ASSIGN_OR_RETURN(const auto rows, t.Checkpoints(id_));
+  int older = 0;
+  for (const store::CheckpointRow& row : rows) {
+    const bool among_newest =
+        row.step < step && (keep.newest < 0 || ++older < std::max(keep.newest, 1));
+    if (among_newest || (row.step < step && row.step == keep.best_step)) continue;
+    GW_RETURN_IF_ERROR(t.DeleteCheckpoint(id_, row.step));
+    dropped->push_back(row.blob);
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #ifndef GRADWIRE_SERVER_JOBS_CHECKPOINTS_H_
 #define GRADWIRE_SERVER_JOBS_CHECKPOINTS_H_
 
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -30,7 +31,10 @@ struct Position {
   BatchPlace place;      // of the next batch
   double lr_factor = 1;  // of HALVE_LR
   double run_seconds = 0;
+  // Of the last step: what the rules for stopping look at.
   double last_loss = 0;
+  double loss_change = std::numeric_limits<double>::infinity();
+  double gradient_norm = std::numeric_limits<double>::infinity();
   double best_value = 0;
   int64_t best_step = -1;
   int64_t evaluations_without_gain = 0;
@@ -68,6 +72,8 @@ absl::Status StartFrom(absl::string_view file, Stepper& stepper);
 absl::StatusOr<std::string> ExportTrained(Engine& engine, const v1::TrainingJob& job,
                                           absl::string_view checkpoint);
 
+// Checkpoints after the one that is written go: they are those of a run that could not be taken up
+// from them.
 struct KeepRule {
   int newest = 2;          // negative: all
   int64_t best_step = -1;  // kept as well
@@ -83,6 +89,8 @@ class CheckpointWriter {
 
  private:
   absl::Status Write(const Snapshot& snapshot, KeepRule keep);
+  absl::Status DropOthers(store::Store::Transaction& t, int64_t step, KeepRule keep,
+                          std::vector<std::string>* dropped);
 
   const Shared& shared_;
   const std::string id_;

@@ -54,8 +54,12 @@ absl::StatusOr<TensorType> RowType(const v1::Column& column) {
   return TensorType{dtype, std::move(shape)};
 }
 
-absl::Status CheckNew(const v1::Dataset& dataset) {
+absl::Status CheckNew(const v1::CreateDatasetRequest& request) {
+  const v1::Dataset& dataset = request.dataset();
   Problems problems;
+  if (request.has_ttl() && codec::DurationOf(request.ttl()) <= absl::ZeroDuration()) {
+    problems.Add(Reason::kInvalidSpec, "ttl", "expected a positive duration");
+  }
   if (dataset.display_name().size() > kMaxNameBytes) {
     problems.Add(Reason::kInvalidSpec, "dataset.display_name",
                  absl::StrCat("got ", dataset.display_name().size(), " bytes, expected at most ",
@@ -120,6 +124,7 @@ class Datasets::Upload {
     upload->path_ = path;
     GW_ASSIGN_OR_RETURN(upload->file_, store::WritableFile::Open(path));
     GW_ASSIGN_OR_RETURN(upload->size_, upload->file_->Size());
+    upload->synced_ = upload->size_;
     return upload;
   }
   int64_t size() const { return file_ ? size_ : static_cast<int64_t>(memory_.size()); }
@@ -140,14 +145,30 @@ class Datasets::Upload {
                         file_->ReadAt(offset, static_cast<int64_t>(bytes.size())));
     return have == bytes;
   }
-  absl::Status Sync() { return file_ ? file_->Sync() : absl::OkStatus(); }
-  // The file, once its bytes are a blob.
-  absl::Status Remove() { return path_.empty() ? absl::OkStatus() : store::RemoveFile(path_); }
+  absl::Status Sync() {
+    if (!file_ || synced_ == size_) return absl::OkStatus();
+    const absl::Status status = file_->Sync();
+    sound_ = status.ok();
+    if (sound_) synced_ = size_;
+    return status;
+  }
+  // After a Sync that failed: back to what the one before has kept, the rest is lost.
+  absl::Status Repair() {
+    if (sound_) return absl::OkStatus();
+    GW_ASSIGN_OR_RETURN(file_, store::WritableFile::Open(path_));
+    GW_RETURN_IF_ERROR(file_->Truncate(synced_));
+    GW_RETURN_IF_ERROR(file_->Sync());
+    size_ = synced_;
+    sound_ = true;
+    return absl::OkStatus();
+  }
 
  private:
   std::string path_;
   std::unique_ptr<store::WritableFile> file_;
   int64_t size_ = 0;
+  int64_t synced_ = 0;
+  bool sound_ = true;
   std::string memory_;
 };
 
@@ -177,11 +198,12 @@ absl::StatusOr<Datasets::Upload*> Datasets::OpenUpload(const std::string& id,
     }
     upload = *std::move(opened);
   }
+  GW_RETURN_IF_ERROR(upload->Repair());
   return upload.get();
 }
 
 absl::Status Datasets::Create(const v1::CreateDatasetRequest& request, v1::Dataset* response) {
-  GW_RETURN_IF_ERROR(CheckNew(request.dataset()));
+  GW_RETURN_IF_ERROR(CheckNew(request));
   return store::Once(store_, "CreateDataset", request, response,
                      [&](Store::Transaction& t) -> absl::Status {
                        const std::string id = NewId();
@@ -195,11 +217,20 @@ absl::Status Datasets::Create(const v1::CreateDatasetRequest& request, v1::Datas
                          to->set_data_type(column.data_type());
                          *to->mutable_shape() = column.shape();
                        }
-                       *response->mutable_create_time() = codec::ToProto(absl::Now());
+                       const absl::Time now = absl::Now();
+                       *response->mutable_create_time() = codec::ToProto(now);
+                       int64_t expires = 0;
+                       if (request.has_ttl()) {
+                         const absl::Time end = now + codec::DurationOf(request.ttl());
+                         *response->mutable_expire_time() = codec::ToProto(end);
+                         expires = absl::ToUnixSeconds(end);
+                       }
                        return t.Put({.kind = Kind::kDataset,
                                      .id = id,
                                      .state = response->state(),
-                                     .bytes = response->SerializeAsString()});
+                                     .expires = expires,
+                                     .bytes = response->SerializeAsString(),
+                                     .blobs = {}});
                      });
 }
 
@@ -210,9 +241,9 @@ absl::Status Datasets::Append(const std::string& id, const v1::AppendDatasetRequ
     dataset = std::move(found.second);
     return absl::OkStatus();
   }));
-  if (dataset.state() != v1::Dataset::UPLOADING) {
-    return Error(Reason::kWrongState, absl::StrCat(dataset.name(), " is sealed: it cannot change"));
-  }
+  const absl::Status closed =
+      Error(Reason::kWrongState, absl::StrCat(dataset.name(), " is sealed: it cannot change"));
+  if (dataset.state() != v1::Dataset::UPLOADING) return closed;
   if (ColumnIndex(dataset, chunk.column()) < 0) {
     return Error(Reason::kInvalidSpec,
                  absl::StrCat("column: there is no column \"", chunk.column().substr(0, 80), "\""));
@@ -225,6 +256,7 @@ absl::Status Datasets::Append(const std::string& id, const v1::AppendDatasetRequ
   }
   const std::shared_ptr<Uploads> uploads = UploadsOf(id);
   absl::MutexLock lock(&uploads->mutex);
+  if (uploads->closed) return closed;
   GW_ASSIGN_OR_RETURN(Upload * upload, OpenUpload(id, dataset, chunk.column(), *uploads));
   if (chunk.offset() < 0 || chunk.offset() > upload->size()) {
     return Error(Reason::kChunkOutOfRange,
@@ -258,6 +290,7 @@ absl::Status Datasets::FillReceived(const std::string& id, v1::Dataset* dataset)
   if (dataset->state() != v1::Dataset::UPLOADING) return absl::OkStatus();
   const std::shared_ptr<Uploads> uploads = UploadsOf(id);
   absl::MutexLock lock(&uploads->mutex);
+  if (uploads->closed) return absl::OkStatus();
   for (v1::Column& column : *dataset->mutable_columns()) {
     GW_ASSIGN_OR_RETURN(const Upload* upload, OpenUpload(id, *dataset, column.name(), *uploads));
     column.set_received_bytes(upload->size());
@@ -302,16 +335,50 @@ absl::Status Datasets::SealColumns(const std::string& id, v1::Dataset* dataset, 
 
 absl::Status Datasets::Seal(const v1::SealDatasetRequest& request, v1::Dataset* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kDatasetPrefix));
+  bool answered = false;
+  v1::Dataset sealed;
+  GW_RETURN_IF_ERROR(store_.Read([&](Store::Snapshot& s) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(answered, store::FindAnswer(s, "SealDataset", request, response));
+    if (answered) return absl::OkStatus();
+    GW_ASSIGN_OR_RETURN(auto found, Find(s, id));
+    sealed = std::move(found.second);
+    return absl::OkStatus();
+  }));
+  if (answered) return absl::OkStatus();
   const std::shared_ptr<Uploads> uploads = UploadsOf(id);
-  const store::BlobStore::Hold hold(&blobs_);
   absl::MutexLock lock(&uploads->mutex);
-  GW_RETURN_IF_ERROR(store::Once(
+  absl::Status status;
+  {
+    // The columns are hashed before the store is locked.
+    const store::BlobStore::Hold hold(&blobs_);
+    if (sealed.state() == v1::Dataset::UPLOADING && !uploads->closed) {
+      status = SealColumns(id, &sealed, *uploads);
+    }
+    if (status.ok()) status = StoreSealed(request, sealed, id, response);
+  }
+  if (!status.ok()) {
+    // A blob here is a second name of a file that may go on growing.
+    for (const v1::Column& column : sealed.columns()) {
+      if (!column.sha256().empty()) {
+        store::DeleteUnused(store_, blobs_, column.sha256()).IgnoreError();
+      }
+    }
+    return status;
+  }
+  uploads->closed = true;
+  uploads->columns.clear();
+  RemoveUploads(sealed);
+  return absl::OkStatus();
+}
+
+absl::Status Datasets::StoreSealed(const v1::SealDatasetRequest& request, const v1::Dataset& sealed,
+                                   const std::string& id, v1::Dataset* response) {
+  return store::Once(
       store_, "SealDataset", request, response, [&](Store::Transaction& t) -> absl::Status {
         GW_ASSIGN_OR_RETURN(auto found, Find(t, id));
         auto& [resource, dataset] = found;
-        if (dataset.state() == v1::Dataset::UPLOADING) {
-          GW_RETURN_IF_ERROR(SealColumns(id, &dataset, *uploads));
-        }
+        // Another call may have sealed it meanwhile.
+        if (dataset.state() == v1::Dataset::UPLOADING) dataset = sealed;
         if (!request.content_hash().empty() && request.content_hash() != dataset.content_hash()) {
           return Error(Reason::kDigestMismatch,
                        absl::StrCat("content_hash: got ", request.content_hash().substr(0, 80),
@@ -320,14 +387,12 @@ absl::Status Datasets::Seal(const v1::SealDatasetRequest& request, v1::Dataset* 
         resource.state = dataset.state();
         resource.bytes = dataset.SerializeAsString();
         resource.blobs.clear();
-        for (const v1::Column& column : dataset.columns())
+        for (const v1::Column& column : dataset.columns()) {
           resource.blobs.push_back(column.sha256());
+        }
         *response = dataset;
         return t.Put(resource);
-      }));
-  for (const auto& [name, upload] : uploads->columns) GW_RETURN_IF_ERROR(upload->Remove());
-  uploads->columns.clear();
-  return absl::OkStatus();
+      });
 }
 
 absl::StatusOr<v1::Dataset> Datasets::Get(const std::string& id) {
@@ -358,7 +423,7 @@ absl::Status Datasets::List(const v1::ListDatasetsRequest& request,
 absl::Status Datasets::Delete(const v1::DeleteDatasetRequest& request,
                               google::protobuf::Empty* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kDatasetPrefix));
-  v1::Dataset dataset;
+  std::optional<v1::Dataset> deleted;
   GW_RETURN_IF_ERROR(store::Once(
       store_, "DeleteDataset", request, response, [&](Store::Transaction& t) -> absl::Status {
         GW_ASSIGN_OR_RETURN(auto found, Find(t, id));
@@ -368,19 +433,76 @@ absl::Status Datasets::Delete(const v1::DeleteDatasetRequest& request,
                        absl::StrCat(request.name(), ": ", user,
                                     " has not ended and reads it; cancel that job first"));
         }
-        dataset = std::move(found.second);
+        deleted = std::move(found.second);
         return t.Delete(Kind::kDataset, id);
       }));
+  if (deleted) Discard(*deleted);
+  return absl::OkStatus();
+}
+
+absl::Status Datasets::DeleteExpired(int64_t now) {
+  std::vector<Resource> rows;
+  GW_RETURN_IF_ERROR(store_.Read([&](Store::Snapshot& s) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(rows, s.Expired(Kind::kDataset, now));
+    return absl::OkStatus();
+  }));
+  for (const Resource& row : rows) {
+    std::optional<v1::Dataset> deleted;
+    GW_RETURN_IF_ERROR(store_.Write([&](Store::Transaction& t) -> absl::Status {
+      GW_ASSIGN_OR_RETURN(const std::string user,
+                          UserOfDataset(t, absl::StrCat(kDatasetPrefix, row.id)));
+      if (!user.empty()) return absl::OkStatus();
+      GW_ASSIGN_OR_RETURN(auto found, Find(t, row.id));
+      deleted = std::move(found.second);
+      return t.Delete(Kind::kDataset, row.id);
+    }));
+    if (deleted) Discard(*deleted);
+  }
+  return absl::OkStatus();
+}
+
+void Datasets::RemoveUploads(const v1::Dataset& dataset) {
+  if (uploads_dir_.empty()) return;
+  const std::string id = dataset.name().substr(sizeof(kDatasetPrefix) - 1);
+  for (int i = 0; i < dataset.columns_size(); ++i) {
+    store::RemoveFile(UploadPath(id, static_cast<size_t>(i))).IgnoreError();
+  }
+}
+
+void Datasets::Discard(const v1::Dataset& dataset) {
+  const std::string id = dataset.name().substr(sizeof(kDatasetPrefix) - 1);
+  {
+    const std::shared_ptr<Uploads> uploads = UploadsOf(id);
+    absl::MutexLock lock(&uploads->mutex);
+    uploads->closed = true;
+    uploads->columns.clear();
+  }
   {
     absl::MutexLock lock(&mutex_);
     uploads_.erase(id);
   }
-  for (int i = 0; i < dataset.columns_size(); ++i) {
+  for (const v1::Column& column : dataset.columns()) {
     if (dataset.state() == v1::Dataset::SEALED) {
-      GW_RETURN_IF_ERROR(store::DeleteUnused(store_, blobs_, dataset.columns(i).sha256()));
-    } else if (!uploads_dir_.empty()) {
-      GW_RETURN_IF_ERROR(store::RemoveFile(UploadPath(id, static_cast<size_t>(i))));
+      store::DeleteUnused(store_, blobs_, column.sha256()).IgnoreError();
     }
+  }
+  if (dataset.state() != v1::Dataset::SEALED) RemoveUploads(dataset);
+}
+
+absl::Status Datasets::DeleteOldUploads() {
+  if (uploads_dir_.empty()) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(const bool any, store::FileExists(uploads_dir_));
+  if (!any) return absl::OkStatus();
+  GW_ASSIGN_OR_RETURN(const std::vector<std::string> names, store::ListDirectory(uploads_dir_));
+  for (const std::string& name : names) {
+    const std::string id = name.substr(0, name.find('-'));
+    std::optional<Resource> owner;
+    GW_RETURN_IF_ERROR(store_.Read([&](Store::Snapshot& s) -> absl::Status {
+      GW_ASSIGN_OR_RETURN(owner, s.Get(Kind::kDataset, id));
+      return absl::OkStatus();
+    }));
+    if (owner && owner->state == v1::Dataset::UPLOADING) continue;
+    GW_RETURN_IF_ERROR(store::RemoveFile(absl::StrCat(uploads_dir_, "/", name)));
   }
   return absl::OkStatus();
 }

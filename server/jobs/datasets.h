@@ -68,6 +68,10 @@ class Datasets {
   absl::StatusOr<v1::Dataset> Get(const std::string& id);
   absl::Status List(const v1::ListDatasetsRequest& request, v1::ListDatasetsResponse* response);
   absl::Status Delete(const v1::DeleteDatasetRequest& request, google::protobuf::Empty* response);
+  // Those whose time has passed, `now` in Unix seconds, and that no job needs which has not ended.
+  absl::Status DeleteExpired(int64_t now);
+  // Removes what deleted and sealed data sets have left of their uploads. Before the first call.
+  absl::Status DeleteOldUploads();
 
   // Errors: NOT_FOUND; WRONG_STATE where it is not sealed; CORRUPT_DATA.
   absl::StatusOr<std::shared_ptr<const SealedDataset>> Open(const std::string& name);
@@ -78,6 +82,7 @@ class Datasets {
   // Uploads of one data set, one call at a time.
   struct Uploads {
     absl::Mutex mutex;
+    bool closed ABSL_GUARDED_BY(mutex) = false;  // sealed or deleted
     std::map<std::string, std::unique_ptr<Upload>> columns ABSL_GUARDED_BY(mutex);
     // Of what is in memory: kept until the data set is deleted.
     std::vector<std::shared_ptr<void>> reserved ABSL_GUARDED_BY(mutex);
@@ -89,7 +94,12 @@ class Datasets {
   absl::Status FillReceived(const std::string& id, v1::Dataset* dataset);
   absl::Status SealColumns(const std::string& id, v1::Dataset* dataset, Uploads& uploads)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(uploads.mutex);
+  absl::Status StoreSealed(const v1::SealDatasetRequest& request, const v1::Dataset& sealed,
+                           const std::string& id, v1::Dataset* response);
   std::string UploadPath(const std::string& id, size_t column) const;
+  void RemoveUploads(const v1::Dataset& dataset);
+  // What a data set that is deleted had. What cannot be removed now is at the next start.
+  void Discard(const v1::Dataset& dataset);
 
   store::Store& store_;
   store::BlobStore& blobs_;

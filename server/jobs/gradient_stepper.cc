@@ -47,7 +47,9 @@ class GradientStepper final : public Stepper {
   GradientStepper(Engine& engine, const JobModel& model) : engine_(engine), model_(model) {}
 
   absl::Status Build() {
-    GW_ASSIGN_OR_RETURN(Plan * plan, PlanFor(model_.data == nullptr ? 0 : model_.batch_size));
+    GW_ASSIGN_OR_RETURN(
+        main_, PlanFor(model_.data == nullptr ? 0 : model_.batch_size, model_.accumulation));
+    const Plan* plan = main_;
     const Graph& graph = plan->graphs.step;
     for (const TrainedParameter& p : model_.parameters) {
       const ValueId v = graph.FindInput(p.name);
@@ -131,16 +133,21 @@ class GradientStepper final : public Stepper {
     result.learning_rate = SetScalars(settings, &memory);
     // What was accumulated before a step that failed is not part of this one.
     if (model_.accumulation > 1) ClearAccumulators();
-    const int count = model_.accumulation;
+    const int count = batches.empty() ? model_.accumulation : static_cast<int>(batches.size());
     seed_[0] = static_cast<int64_t>(settings.seed);
     Plan* plan = nullptr;
     for (int i = 0; i < count; ++i) {
       const Batch* batch = batches.empty() ? nullptr : batches[static_cast<size_t>(i)];
-      GW_ASSIGN_OR_RETURN(plan, PlanFor(batch == nullptr ? 0 : batch->rows));
-      seed_[1] = settings.step * count + i;
+      GW_ASSIGN_OR_RETURN(plan, PlanFor(batch == nullptr ? 0 : batch->rows, count));
+      seed_[1] = settings.step * model_.accumulation + i;
+      last_batch_ = static_cast<size_t>(i);
+      last_graph_ = count == 1 ? &plan->graphs.step : &*plan->graphs.accumulate;
       GW_RETURN_IF_ERROR(Run(count == 1 ? *plan->step : *plan->accumulate, batch, context));
     }
-    if (count > 1) GW_RETURN_IF_ERROR(Run(*plan->step, nullptr, context));
+    if (count > 1) {
+      last_graph_ = &plan->graphs.step;
+      GW_RETURN_IF_ERROR(Run(*plan->step, nullptr, context));
+    }
     result.loss = ElementAsDouble(outputs_.at(model_.loss), 0);
     result.gradient_norm = ElementAsDouble(outputs_.at(kGradientNorm), 0);
     memory_ = std::move(memory);
@@ -148,11 +155,9 @@ class GradientStepper final : public Stepper {
   }
 
   std::string FirstBadNode(const StepSettings&, absl::Span<const Batch* const> batches) override {
-    const Batch* batch = batches.empty() ? nullptr : batches.back();
-    const auto plan = PlanFor(batch == nullptr ? 0 : batch->rows);
-    if (!plan.ok()) return "";
-    const TrainingGraphs& graphs = (*plan)->graphs;
-    const Graph& graph = graphs.accumulate ? *graphs.accumulate : graphs.step;
+    const Batch* batch = batches.empty() ? nullptr : batches[last_batch_];
+    if (last_graph_ == nullptr) return "";
+    const Graph& graph = *last_graph_;
     NamedViews inputs = model_.Inputs(batch);
     for (const auto& [name, tensor] : state_) inputs.insert_or_assign(name, TensorView(tensor));
     for (const auto& [name, tensor] : scalars_) inputs.emplace(name, tensor);
@@ -181,13 +186,16 @@ class GradientStepper final : public Stepper {
     return "";
   }
 
+  size_t last_batch() const override { return last_batch_; }
+
   const Cost& cost() const override { return cost_; }
-  Digest plan_digest() const override { return plans_.begin()->second->step->plan_digest(); }
-  int threads() const override { return plans_.begin()->second->step->threads(); }
+  Digest plan_digest() const override { return main_->step->plan_digest(); }
+  int threads() const override { return main_->step->threads(); }
 
  private:
-  absl::StatusOr<Plan*> PlanFor(int64_t rows) {
-    auto& plan = plans_[rows == model_.batch_size ? 0 : rows];
+  // For batches of so many rows, so many a step.
+  absl::StatusOr<Plan*> PlanFor(int64_t rows, int count) {
+    auto& plan = plans_[{rows == model_.batch_size ? 0 : rows, count}];
     if (plan != nullptr) return plan.get();
     GW_ASSIGN_OR_RETURN(const Batch batch, model_.EmptyBatch(rows));
     const NamedViews inputs = model_.Inputs(&batch);
@@ -209,7 +217,7 @@ class GradientStepper final : public Stepper {
     spec.parameters = model_.parameters;
     spec.groups = model_.groups;
     spec.clip = model_.clip;
-    spec.accumulation = model_.accumulation;
+    spec.accumulation = count;
     GW_ASSIGN_OR_RETURN(made->graphs, BuildTrainingStep(specialized.graph, spec));
     GW_ASSIGN_OR_RETURN(made->step, engine_.CompileGraph(made->graphs.step));
     if (made->graphs.accumulate) {
@@ -290,7 +298,12 @@ class GradientStepper final : public Stepper {
 
   Engine& engine_;
   JobModel model_;
-  std::map<int64_t, std::unique_ptr<Plan>> plans_;  // by rows; 0: a full batch
+  // By rows (0: a full batch) and batches of a step.
+  std::map<std::pair<int64_t, int>, std::unique_ptr<Plan>> plans_;
+  Plan* main_ = nullptr;  // of full batches and steps
+  // What ran last, and for which batch.
+  const Graph* last_graph_ = nullptr;
+  size_t last_batch_ = 0;
   std::map<std::string, Tensor> state_;
   std::vector<std::string> order_;  // of state_: parameters first
   size_t num_parameters_ = 0;

@@ -19,6 +19,7 @@ namespace {
 
 constexpr absl::Duration kFlushPeriod = absl::Milliseconds(250);
 constexpr absl::Duration kCheckpointPeriod = absl::Seconds(30);
+constexpr absl::Duration kSaveEndPeriod = absl::Seconds(1);
 // Parameters are digested at least this often; a function of the step alone, so that every run of a
 // job digests the same ones.
 constexpr int64_t kDigestSteps = 100;
@@ -50,7 +51,7 @@ class JobRun::Loop {
       : run_(*run), shared_(run->shared_), id_(run->id_), writer_(shared_, id_) {}
 
   // The state that the job is left in, and why.
-  std::pair<v1::TrainingJob::State, std::string> Run() {
+  End Run() {
     std::string reason;
     absl::Status status = Guarded([&]() -> absl::Status {
       GW_RETURN_IF_ERROR(Prepare());
@@ -58,7 +59,7 @@ class JobRun::Loop {
       return absl::OkStatus();
     });
     // Whatever was done is kept: a step that failed has changed nothing.
-    if (stepper_ != nullptr && !absl::IsResourceExhausted(status)) {
+    if (between_steps_ && !absl::IsResourceExhausted(status)) {
       const absl::Status saved = Save();
       if (status.ok()) status = saved;
     }
@@ -83,9 +84,13 @@ class JobRun::Loop {
     GW_RETURN_IF_ERROR(shared_.store->Read([&](store::Store::Snapshot& s) -> absl::Status {
       GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(s, id_));
       GW_ASSIGN_OR_RETURN(job_, WholeJob(record, *shared_.blobs));
+      start_blob_ = record.resource.blobs.size() > 1 ? record.resource.blobs[1] : "";
       GW_ASSIGN_OR_RETURN(checkpoints, s.Checkpoints(id_));
       GW_ASSIGN_OR_RETURN(const auto last, s.LastEvent(id_, static_cast<int>(EventType::kMetrics)));
       logged_step_ = last ? last->step : 0;
+      GW_ASSIGN_OR_RETURN(const auto evaluation,
+                          s.LastEvent(id_, static_cast<int>(EventType::kEvaluation)));
+      logged_evaluation_ = evaluation ? evaluation->step : 0;
       return absl::OkStatus();
     }));
     std::shared_ptr<const SealedDataset> data;
@@ -104,6 +109,7 @@ class JobRun::Loop {
     if (arena_.Reserve(stepper_->cost().arena_bytes) == nullptr) {
       return Error(Reason::kMemoryLimit, "the system has no more memory");
     }
+    between_steps_ = true;
     return absl::OkStatus();
   }
 
@@ -127,12 +133,9 @@ class JobRun::Loop {
       Notice(ReasonNameOf(status),
              absl::StrCat("checkpoint ", row.step, " is left out: ", status.message()));
     }
-    if (job_.start().from_case() == v1::Start::FROM_NOT_SET) return absl::OkStatus();
-    const bool whole_job = job_.start().has_job();
-    GW_ASSIGN_OR_RETURN(
-        const store::CheckpointRow row,
-        FindCheckpoint(*shared_.store, whole_job ? job_.start().job() : job_.start().checkpoint()));
-    GW_ASSIGN_OR_RETURN(const auto file, OpenCheckpoint(row, *shared_.blobs));
+    if (start_blob_.empty()) return absl::OkStatus();
+    GW_ASSIGN_OR_RETURN(const auto file,
+                        shared_.blobs->Get(start_blob_, store::BlobStore::Verify::kAlways));
     return StartFrom(file->bytes(), *stepper_);
   }
 
@@ -164,6 +167,7 @@ class JobRun::Loop {
     std::vector<const Batch*> batches;
     BatchPlace place = position_.place;
     for (const auto& reader : readers_) {
+      if (place.epoch > position_.place.epoch) break;
       batches.push_back(&reader->Read(place));
       place = reader->order().Next(place);
     }
@@ -181,24 +185,29 @@ class JobRun::Loop {
     }
     GW_RETURN_IF_ERROR(result.status());
     const bool epoch_ends = place.epoch > position_.place.epoch;
-    loss_change_ = std::abs(result->loss - position_.last_loss);
-    has_previous_loss_ = position_.step > 0;
+    between_steps_ = false;
+    if (position_.step > 0) {
+      position_.loss_change = std::abs(result->loss - position_.last_loss);
+    }
     ++position_.step;
     position_.place = place;
     position_.last_loss = result->loss;
-    gradient_norm_ = result->gradient_norm;
+    position_.gradient_norm = result->gradient_norm;
     LogMetrics(*result);
     if (evaluator_ == nullptr) stepper_->Observe(result->loss);
     if (evaluator_ != nullptr && EvaluationIsDue(epoch_ends)) GW_RETURN_IF_ERROR(Evaluate());
+    between_steps_ = true;
     return absl::OkStatus();
   }
 
   absl::Status NonFinite(const absl::Status& status, const StepSettings& settings,
                          absl::Span<const Batch* const> batches, BatchPlace next) {
     const std::string node = stepper_->FirstBadNode(settings, batches);
+    const BatchPlace place =
+        batches.empty() ? position_.place : batches[stepper_->last_batch()]->place;
     const std::string what =
-        absl::StrCat("step ", position_.step + 1, ", epoch ", position_.place.epoch, ", batch ",
-                     position_.place.index, node.empty() ? "" : ", first at ", node, ": ",
+        absl::StrCat("step ", position_.step + 1, ", epoch ", place.epoch, ", batch ", place.index,
+                     node.empty() ? "" : ", first at ", node, ": ",
                      status.ok() ? "the loss is not finite" : status.message());
     if (job_.non_finite() == v1::FAIL || readers_.empty()) {
       return Error(Reason::kNonFiniteValue, what);
@@ -270,7 +279,7 @@ class JobRun::Loop {
         ++position_.evaluations_without_gain;
       }
     }
-    if (ToldBefore()) return absl::OkStatus();
+    if (position_.step <= logged_evaluation_) return absl::OkStatus();
     v1::MetricPoint* point = AddEvent()->mutable_evaluation();
     point->set_step(position_.step);
     point->set_epoch(position_.place.epoch);
@@ -295,15 +304,16 @@ class JobRun::Loop {
     if (stop.patience() > 0 && position_.evaluations_without_gain >= stop.patience()) {
       return absl::StrCat("no gain in ", stop.patience(), " evaluations");
     }
-    if (position_.step == start_step_) return "";  // what follows is of a step of this run
+    if (position_.step == 0) return "";  // what follows is of the last step
     if (stop.has_target_loss() && position_.last_loss <= stop.target_loss()) {
       return "the loss is at the target";
     }
-    if (stop.gradient_norm() > 0 && gradient_norm_ <= stop.gradient_norm()) {
+    if (stop.gradient_norm() > 0 && position_.gradient_norm <= stop.gradient_norm()) {
       return "the gradient is small enough";
     }
-    if (stop.function_tolerance() > 0 && has_previous_loss_ &&
-        loss_change_ <= stop.function_tolerance() * std::max(1.0, std::abs(position_.last_loss))) {
+    if (stop.function_tolerance() > 0 &&
+        position_.loss_change <=
+            stop.function_tolerance() * std::max(1.0, std::abs(position_.last_loss))) {
       return "the loss does not change any more";
     }
     return "";
@@ -364,20 +374,22 @@ class JobRun::Loop {
 
   absl::Status Flush() {
     last_flush_ = absl::Now();
-    if (stepper_ == nullptr && pending_.empty()) return absl::OkStatus();
-    v1::Progress progress = ProgressNow();
-    {
+    // Before the first step the stored progress is that of the run before.
+    const bool has_begun = start_step_ >= 0;
+    if (!has_begun && pending_.empty()) return absl::OkStatus();
+    const v1::Progress progress = has_begun ? ProgressNow() : v1::Progress();
+    if (has_begun) {
       absl::MutexLock lock(&run_.mutex_);
       run_.progress_ = progress;
     }
-    std::vector<v1::TrainingEvent> events = std::exchange(pending_, {});
     GW_RETURN_IF_ERROR(shared_.store->Write([&](store::Store::Transaction& t) -> absl::Status {
       GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id_));
-      *record.job.mutable_progress() = std::move(progress);
-      GW_RETURN_IF_ERROR(AppendEvents(t, id_, events, &record.job));
+      if (has_begun) *record.job.mutable_progress() = progress;
+      GW_RETURN_IF_ERROR(AppendEvents(t, id_, pending_, &record.job));
       return PutJob(t, record);
     }));
-    if (!events.empty()) shared_.watchers->Notify(id_);
+    if (!pending_.empty()) shared_.watchers->Notify(id_);
+    pending_.clear();  // only now: what could not be stored is told later
     return absl::OkStatus();
   }
 
@@ -385,6 +397,7 @@ class JobRun::Loop {
   const Shared& shared_;
   const std::string id_;
   v1::TrainingJob job_;
+  std::string start_blob_;  // the checkpoint that `start` names; "" for none
   JobModel model_;
   std::unique_ptr<Stepper> stepper_;
   std::vector<std::unique_ptr<BatchReader>> readers_;  // one for each micro-batch
@@ -394,20 +407,19 @@ class JobRun::Loop {
   CheckpointWriter writer_;
 
   Position position_;
-  int64_t logged_step_ = 0;  // the last whose metrics are stored
-  int64_t saved_step_ = -1;  // of the last checkpoint; -1: none yet
-  int64_t start_step_ = 0;
+  int64_t logged_step_ = 0;        // the last whose metrics are stored
+  int64_t logged_evaluation_ = 0;  // and whose evaluation is
+  int64_t saved_step_ = -1;        // of the last checkpoint; -1: none yet
+  int64_t start_step_ = -1;        // of this run; -1: it has not begun
   int64_t skipped_in_a_row_ = 0;
-  double gradient_norm_ = 0;
-  double loss_change_ = 0;
-  bool has_previous_loss_ = false;
+  bool between_steps_ = false;  // position and state are those of the end of a step
   std::vector<v1::TrainingEvent> pending_;
   absl::Time start_ = absl::Now(), last_flush_, last_checkpoint_;
   std::optional<absl::Time> last_time_;
 };
 
 JobRun::~JobRun() {
-  Stop();
+  Abandon();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -418,34 +430,63 @@ void JobRun::Start(std::function<void()> on_end) {
   });
 }
 
+void JobRun::Abandon() {
+  Stop();
+  absl::MutexLock lock(&mutex_);
+  abandoned_ = true;
+}
+
 v1::Progress JobRun::progress() const {
   absl::MutexLock lock(&mutex_);
   return progress_;
 }
 
+std::optional<JobRun::End> JobRun::unsaved_end() const {
+  absl::MutexLock lock(&mutex_);
+  return end_;
+}
+
 void JobRun::Run() {
-  auto [state, reason] = Loop(this).Run();
-  shared_.store
-      ->Write([&, state = state, reason = reason](store::Store::Transaction& t) -> absl::Status {
+  End end = Loop(this).Run();
+  {
+    absl::MutexLock lock(&mutex_);
+    end_ = std::move(end);
+  }
+  while (!SaveEnd().ok()) {
+    absl::MutexLock lock(&mutex_);
+    // The next start takes the job up.
+    if (mutex_.AwaitWithTimeout(absl::Condition(&abandoned_), kSaveEndPeriod)) return;
+  }
+}
+
+absl::Status JobRun::SaveEnd() {
+  absl::MutexLock saving(&saving_);
+  const std::optional<End> end = unsaved_end();
+  if (!end) return absl::OkStatus();
+  const absl::Status status =
+      shared_.store->Write([&](store::Store::Transaction& t) -> absl::Status {
         GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id_));
-        v1::TrainingJob::State next = state;
-        std::string why = reason;
+        v1::TrainingJob::State next = end->state;
+        std::string why = end->reason;
+        const bool pausing = record.job.state() == v1::TrainingJob::PAUSING;
+        const bool cancelling = record.job.state() == v1::TrainingJob::CANCELLING;
         // A run that stopped was told to: the state says by whom.
-        if (state == v1::TrainingJob::QUEUED) {
-          const bool pausing = record.job.state() == v1::TrainingJob::PAUSING;
-          const bool cancelling = record.job.state() == v1::TrainingJob::CANCELLING;
-          next = pausing      ? v1::TrainingJob::PAUSED
-                 : cancelling ? v1::TrainingJob::CANCELLED
-                              : v1::TrainingJob::QUEUED;
+        if (next == v1::TrainingJob::QUEUED) {
+          if (pausing) next = v1::TrainingJob::PAUSED;
+          if (cancelling) next = v1::TrainingJob::CANCELLED;
           why = pausing || cancelling ? "as asked for" : "the server was stopped";
-        } else if (record.job.state() == v1::TrainingJob::CANCELLING &&
-                   state == v1::TrainingJob::PAUSED) {
+        } else if (cancelling && next == v1::TrainingJob::PAUSED) {
           next = v1::TrainingJob::CANCELLED;
         }
         return ChangeState(t, record, next, why);
-      })
-      .IgnoreError();  // the store is broken: the next start takes the job up
+      });
+  if (!status.ok() && !HasReason(status, Reason::kNotFound)) return status;
+  {
+    absl::MutexLock lock(&mutex_);
+    end_.reset();
+  }
   shared_.watchers->Notify(id_);
+  return absl::OkStatus();
 }
 
 }  // namespace gradwire::jobs

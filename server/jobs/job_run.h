@@ -14,6 +14,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -45,7 +46,7 @@ struct Shared {
 class JobRun {
  public:
   JobRun(const Shared& shared, std::string id) : shared_(shared), id_(std::move(id)) {}
-  ~JobRun();  // Stop(), and waits
+  ~JobRun();  // Abandon(), and waits
   JobRun(const JobRun&) = delete;
   JobRun& operator=(const JobRun&) = delete;
 
@@ -53,7 +54,18 @@ class JobRun {
   void Start(std::function<void()> on_end);
   // Ends the run after the step under way, with a checkpoint.
   void Stop() { stop_ = true; }
+  // As Stop, of a server that stops: the run ends also where its end cannot be stored.
+  void Abandon();
   v1::Progress progress() const;
+
+  struct End {
+    v1::TrainingJob::State state;
+    std::string reason;
+  };
+  // How the run has ended, where the store could not take it yet: the disk is full, say. It is
+  // tried again every second, and by SaveEnd at once.
+  std::optional<End> unsaved_end() const;
+  absl::Status SaveEnd();
 
  private:
   class Loop;
@@ -64,6 +76,9 @@ class JobRun {
   std::atomic<bool> stop_{false};
   mutable absl::Mutex mutex_;
   v1::Progress progress_ ABSL_GUARDED_BY(mutex_);
+  std::optional<End> end_ ABSL_GUARDED_BY(mutex_);
+  bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Mutex saving_;  // before mutex_
   std::thread thread_;
 };
 

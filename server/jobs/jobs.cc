@@ -1,6 +1,7 @@
 #include "server/jobs/jobs.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,7 +21,8 @@ using store::Kind;
 using store::Store;
 using State = v1::TrainingJob;
 
-constexpr absl::Duration kExpiryPeriod = absl::Seconds(10);
+constexpr absl::Duration kExpiryPeriod = absl::Seconds(1);
+constexpr absl::Duration kForgetPeriod = absl::Hours(1);
 
 absl::Status WrongState(const v1::TrainingJob& job, absl::string_view expected) {
   return Error(Reason::kWrongState,
@@ -80,7 +82,7 @@ void Jobs::Stop() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
-    for (auto& [id, run] : running_) run->Stop();
+    for (auto& [id, run] : running_) run->Abandon();
   }
   if (thread_.joinable()) thread_.join();
   absl::MutexLock lock(&mutex_);
@@ -102,15 +104,16 @@ const Jobs::QueueKey* Jobs::NextToStart() const {
 }
 
 void Jobs::Work() {
-  absl::Time next_expiry = absl::Now();
+  absl::Time next_expiry = absl::Now(), next_launch = next_expiry;
   while (true) {
-    std::vector<std::unique_ptr<JobRun>> over;
-    std::string start;
+    std::vector<std::shared_ptr<JobRun>> over;
+    std::optional<QueueKey> next;
     {
       absl::MutexLock lock(&mutex_);
-      const auto due = [this] {
+      const auto due = [this, &next_launch] {
         mutex_.AssertHeld();
-        return !ended_.empty() || (stopping_ && running_.empty()) || NextToStart() != nullptr;
+        return !ended_.empty() || (stopping_ && running_.empty()) ||
+               (NextToStart() != nullptr && absl::Now() >= next_launch);
       };
       mutex_.AwaitWithDeadline(absl::Condition(&due), next_expiry);
       for (const std::string& id : std::exchange(ended_, {})) {
@@ -118,47 +121,80 @@ void Jobs::Work() {
         running_.erase(id);
       }
       if (stopping_ && running_.empty()) return;
-      if (const QueueKey* next = NextToStart()) {
-        start = std::get<2>(*next);
-        queue_.erase(QueueKey(*next));
+      if (const QueueKey* first = NextToStart(); first != nullptr && absl::Now() >= next_launch) {
+        next = *first;
+        queue_.erase(*next);
       }
     }
     over.clear();  // joins their threads
     if (absl::Now() >= next_expiry) {
-      Expire();
+      DeleteExpired().IgnoreError();  // tried again next time
       next_expiry = absl::Now() + kExpiryPeriod;
     }
-    if (start.empty()) continue;
-    bool runs = false;
-    const absl::Status status = shared_.store->Write([&](Store::Transaction& t) -> absl::Status {
-      GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, start));
-      runs = record.job.state() == State::QUEUED;
-      return runs ? ChangeState(t, record, State::RUNNING, "") : absl::OkStatus();
-    });
-    if (!status.ok() || !runs) continue;
-    shared_.watchers->Notify(start);
-    auto run = std::make_unique<JobRun>(shared_, start);
-    JobRun* const started = run.get();
+    if (!next) continue;
+    const std::string& id = std::get<2>(*next);
+    const absl::StatusOr<bool> runs = Enter(id);
+    if (runs.ok() && *runs) Launch(id);
+    if (runs.ok() || HasReason(runs.status(), Reason::kNotFound)) continue;
+    // The store cannot take it: the disk is full, say. The job keeps its place.
+    next_launch = absl::Now() + kExpiryPeriod;
     absl::MutexLock lock(&mutex_);
-    running_[start] = std::move(run);
-    started->Start([this, start] {
-      absl::MutexLock ended(&mutex_);
-      ended_.push_back(start);
-    });
-    if (stopping_) started->Stop();
+    queue_.insert(*next);
   }
 }
 
-absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estimate) {
+absl::StatusOr<bool> Jobs::Enter(const std::string& id) {
+  bool runs = false;
+  GW_RETURN_IF_ERROR(shared_.store->Write([&](Store::Transaction& t) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id));
+    runs = record.job.state() == State::QUEUED;
+    return runs ? ChangeState(t, record, State::RUNNING, "") : absl::OkStatus();
+  }));
+  if (runs) shared_.watchers->Notify(id);
+  return runs;
+}
+
+void Jobs::Launch(const std::string& id) {
+  auto run = std::make_shared<JobRun>(shared_, id);
+  JobRun& started = *run;
+  absl::MutexLock lock(&mutex_);
+  running_[id] = std::move(run);
+  started.Start([this, id] {
+    absl::MutexLock ended(&mutex_);
+    ended_.push_back(id);
+  });
+  if (stopping_) started.Abandon();
+}
+
+void Jobs::Settle(const std::string& id) {
+  std::shared_ptr<JobRun> run;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (const auto found = running_.find(id); found != running_.end()) run = found->second;
+  }
+  if (run != nullptr) run->SaveEnd().IgnoreError();  // else the call's own write tells
+}
+
+absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estimate,
+                         std::string* start) {
   std::shared_ptr<const SealedDataset> data;
   if (!job.dataset().empty()) {
     GW_ASSIGN_OR_RETURN(data, shared_.datasets->Open(job.dataset()));
   }
   GW_ASSIGN_OR_RETURN(const JobModel model, ReadJob(*shared_.engine, job, std::move(data)));
-  GW_ASSIGN_OR_RETURN(const auto stepper, MakeStepper(*shared_.engine, model));
-  if (!job.evaluation().dataset().empty()) {
-    GW_RETURN_IF_ERROR(MakeEvaluator(shared_, job, model).status());
+  const auto made = MakeStepper(*shared_.engine, model);
+  const absl::Status evaluation = job.evaluation().dataset().empty()
+                                      ? absl::OkStatus()
+                                      : MakeEvaluator(shared_, job, model).status();
+  if (!made.ok() && !evaluation.ok()) {
+    Problems problems;
+    problems.Add(made.status(), "job");
+    problems.Add(evaluation, "evaluation");
+    return problems.ToStatus();
   }
+  GW_RETURN_IF_ERROR(made.status());
+  GW_RETURN_IF_ERROR(evaluation);
+  const auto& stepper = *made;
   if (job.start().from_case() != v1::Start::FROM_NOT_SET) {
     GW_ASSIGN_OR_RETURN(
         const store::CheckpointRow row,
@@ -166,6 +202,7 @@ absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estim
                        job.start().has_job() ? job.start().job() : job.start().checkpoint()));
     GW_ASSIGN_OR_RETURN(const auto file, OpenCheckpoint(row, *shared_.blobs));
     GW_RETURN_IF_ERROR(StartFrom(file->bytes(), *stepper));
+    *start = row.blob;
   }
   if (estimate == nullptr) return absl::OkStatus();
   const auto readers = MakeReaders(model, job);
@@ -186,10 +223,24 @@ absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estim
 }
 
 absl::Status Jobs::Estimate(const v1::TrainingJob& job, v1::TrainingEstimate* response) {
-  return Check(job, response);
+  std::string start;
+  return Check(job, response, &start);
 }
 
-absl::Status Jobs::Create(const v1::CreateTrainingJobRequest& request, v1::TrainingJob* response) {
+absl::Status Jobs::CheckStop(const std::string& id, const v1::Stop& stop) {
+  v1::TrainingJob job;
+  GW_RETURN_IF_ERROR(Get(absl::StrCat(kJobPrefix, id), &job));
+  *job.mutable_stop() = stop;
+  std::shared_ptr<const SealedDataset> data;
+  if (!job.dataset().empty()) {
+    GW_ASSIGN_OR_RETURN(data, shared_.datasets->Open(job.dataset()));
+  }
+  return ReadJob(*shared_.engine, job, std::move(data)).status();
+}
+
+absl::Status Jobs::Create(const v1::CreateTrainingJobRequest& request,
+                          absl::FunctionRef<absl::Status(v1::TrainingJob*)> resolve,
+                          v1::TrainingJob* response) {
   bool answered = false;
   GW_RETURN_IF_ERROR(shared_.store->Read([&](Store::Snapshot& s) -> absl::Status {
     GW_ASSIGN_OR_RETURN(answered, store::FindAnswer(s, "CreateTrainingJob", request, response));
@@ -197,7 +248,9 @@ absl::Status Jobs::Create(const v1::CreateTrainingJobRequest& request, v1::Train
   }));
   if (answered) return absl::OkStatus();
   v1::TrainingJob job = Specification(request.job());
-  GW_RETURN_IF_ERROR(Check(job, nullptr));
+  GW_RETURN_IF_ERROR(resolve(&job));
+  std::string start;
+  GW_RETURN_IF_ERROR(Check(job, nullptr, &start));
   if (request.validate_only()) {
     *response = std::move(job);
     response->clear_model();
@@ -210,9 +263,23 @@ absl::Status Jobs::Create(const v1::CreateTrainingJobRequest& request, v1::Train
   GW_RETURN_IF_ERROR(store::Once(
       *shared_.store, "CreateTrainingJob", request, response,
       [&](Store::Transaction& t) -> absl::Status {
+        // They may have been deleted since the check.
+        for (const std::string& dataset : {job.dataset(), job.evaluation().dataset()}) {
+          if (dataset.empty()) continue;
+          GW_ASSIGN_OR_RETURN(const std::string data, IdOf(dataset, kDatasetPrefix));
+          GW_ASSIGN_OR_RETURN(const auto found, t.Get(Kind::kDataset, data));
+          if (!found) return NotFound(dataset);
+        }
+        if (!start.empty()) {
+          GW_ASSIGN_OR_RETURN(const bool there, shared_.blobs->Has(start));
+          if (!there) return NotFound("checkpoint that `start` names any more");
+        }
         const std::string id = NewId();
         JobRecord record;
-        record.resource = {.kind = Kind::kJob, .id = id, .state = State::QUEUED, .blobs = {blob}};
+        record.resource = {
+            .kind = Kind::kJob, .id = id, .state = State::QUEUED, .bytes = "", .blobs = {blob}};
+        // Held, whatever happens to the job that it is of.
+        if (!start.empty()) record.resource.blobs.push_back(start);
         record.job = job;
         record.job.clear_model();
         record.job.clear_inputs();
@@ -243,7 +310,17 @@ void Jobs::AddLiveState(const std::string& id, v1::TrainingJob* job) {
     return;
   }
   const auto run = running_.find(id);
-  if (run == running_.end() || job->state() != State::RUNNING) return;
+  if (run == running_.end() || HasEnded(job->state())) return;
+  if (const auto end = run->second->unsaved_end()) {
+    // Success is told when it will last.
+    const bool bad = end->state == State::PAUSED || end->state == State::FAILED;
+    if (bad) job->set_state(end->state);
+    job->set_state_reason(
+        bad ? end->reason
+            : absl::StrCat("it has ended, which cannot be stored yet: ", end->reason));
+    return;
+  }
+  if (job->state() != State::RUNNING) return;
   const v1::Progress live = run->second->progress();
   if (live.step() >= job->progress().step()) *job->mutable_progress() = live;
 }
@@ -282,14 +359,14 @@ absl::Status Jobs::List(const v1::ListTrainingJobsRequest& request,
   return absl::OkStatus();
 }
 
-absl::Status Jobs::Remove(Store::Transaction& t, const std::string& id,
+absl::Status Jobs::Remove(Store::Transaction& t, const store::Resource& resource,
                           std::vector<std::string>* blobs) {
-  GW_ASSIGN_OR_RETURN(const auto resource, t.Get(Kind::kJob, id));
-  if (!resource) return NotFound(absl::StrCat(kJobPrefix, id));
-  blobs->insert(blobs->end(), resource->blobs.begin(), resource->blobs.end());
-  GW_ASSIGN_OR_RETURN(const auto checkpoints, t.Checkpoints(id));
-  for (const store::CheckpointRow& row : checkpoints) blobs->push_back(row.blob);
-  return t.Delete(Kind::kJob, id);
+  *blobs = resource.blobs;
+  if (resource.kind == Kind::kJob) {
+    GW_ASSIGN_OR_RETURN(const auto checkpoints, t.Checkpoints(resource.id));
+    for (const store::CheckpointRow& row : checkpoints) blobs->push_back(row.blob);
+  }
+  return t.Delete(resource.kind, resource.id);
 }
 
 absl::Status Jobs::Delete(const v1::DeleteTrainingJobRequest& request,
@@ -303,32 +380,51 @@ absl::Status Jobs::Delete(const v1::DeleteTrainingJobRequest& request,
                                      return WrongState(record.job,
                                                        "one that has ended; cancel it first");
                                    }
-                                   return Remove(t, id, &blobs);
+                                   return Remove(t, record.resource, &blobs);
                                  }));
   shared_.watchers->Notify(id);
   for (const std::string& blob : blobs) {
-    GW_RETURN_IF_ERROR(store::DeleteUnused(*shared_.store, *shared_.blobs, blob));
+    // Else at the next start.
+    store::DeleteUnused(*shared_.store, *shared_.blobs, blob).IgnoreError();
   }
   return absl::OkStatus();
 }
 
-void Jobs::Expire() {
-  std::vector<std::string> blobs;
-  const auto now = absl::ToUnixSeconds(absl::Now());
-  shared_.store
-      ->Write([&](Store::Transaction& t) -> absl::Status {
-        GW_ASSIGN_OR_RETURN(const auto rows, t.Expired(Kind::kJob, now));
-        for (const store::Resource& row : rows) GW_RETURN_IF_ERROR(Remove(t, row.id, &blobs));
-        return absl::OkStatus();
-      })
-      .IgnoreError();  // tried again next time
-  for (const std::string& blob : blobs) {
-    store::DeleteUnused(*shared_.store, *shared_.blobs, blob).IgnoreError();
+absl::Status Jobs::DeleteExpired() {
+  const int64_t now = absl::ToUnixSeconds(absl::Now());
+  Store& store = *shared_.store;
+  std::vector<store::Resource> rows;
+  GW_RETURN_IF_ERROR(store.Read([&](Store::Snapshot& s) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(rows, s.Expired(Kind::kJob, now));
+    GW_ASSIGN_OR_RETURN(const auto graphs, s.Expired(Kind::kGraph, now));
+    rows.insert(rows.end(), graphs.begin(), graphs.end());
+    return absl::OkStatus();
+  }));
+  for (const store::Resource& row : rows) {
+    std::vector<std::string> blobs;
+    GW_RETURN_IF_ERROR(store.Write([&](Store::Transaction& t) -> absl::Status {
+      GW_ASSIGN_OR_RETURN(const auto current, t.Get(row.kind, row.id));
+      // A graph may have been kept for longer meanwhile.
+      if (!current || current->expires == 0 || current->expires > now) return absl::OkStatus();
+      return Remove(t, *current, &blobs);
+    }));
+    if (row.kind == Kind::kJob) shared_.watchers->Notify(row.id);
+    for (const std::string& blob : blobs) {
+      store::DeleteUnused(store, *shared_.blobs, blob).IgnoreError();
+    }
   }
+  // After the jobs that read them.
+  GW_RETURN_IF_ERROR(shared_.datasets->DeleteExpired(now));
+  if (absl::Now() < next_forgetting_) return absl::OkStatus();
+  next_forgetting_ = absl::Now() + kForgetPeriod;
+  return store.Write([&](Store::Transaction& t) {
+    return t.ForgetRequests(now - absl::ToInt64Seconds(store::kAnswersAreKept), store::kMaxAnswers);
+  });
 }
 
 absl::Status Jobs::Cancel(const v1::CancelTrainingJobRequest& request, v1::TrainingJob* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kJobPrefix));
+  Settle(id);
   GW_RETURN_IF_ERROR(
       store::Once(*shared_.store, "CancelTrainingJob", request, response,
                   [&](Store::Transaction& t) -> absl::Status {
@@ -353,6 +449,7 @@ absl::Status Jobs::Cancel(const v1::CancelTrainingJobRequest& request, v1::Train
 
 absl::Status Jobs::Pause(const v1::PauseTrainingJobRequest& request, v1::TrainingJob* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kJobPrefix));
+  Settle(id);
   GW_RETURN_IF_ERROR(
       store::Once(*shared_.store, "PauseTrainingJob", request, response,
                   [&](Store::Transaction& t) -> absl::Status {
@@ -380,10 +477,13 @@ absl::Status Jobs::Pause(const v1::PauseTrainingJobRequest& request, v1::Trainin
 
 absl::Status Jobs::Resume(const v1::ResumeTrainingJobRequest& request, v1::TrainingJob* response) {
   GW_ASSIGN_OR_RETURN(const std::string id, IdOf(request.name(), kJobPrefix));
-  if (request.has_learning_rate_factor() && !(request.learning_rate_factor() > 0)) {
-    return Error(Reason::kInvalidSpec, "learning_rate_factor: expected above 0");
+  if (request.has_learning_rate_factor() &&
+      (!(request.learning_rate_factor() > 0) || !std::isfinite(request.learning_rate_factor()))) {
+    return Error(Reason::kInvalidSpec, "learning_rate_factor: expected a number above 0");
   }
+  if (request.has_stop()) GW_RETURN_IF_ERROR(CheckStop(id, request.stop()));
   std::optional<JobRecord> queued;
+  Settle(id);
   GW_RETURN_IF_ERROR(
       store::Once(*shared_.store, "ResumeTrainingJob", request, response,
                   [&](Store::Transaction& t) -> absl::Status {

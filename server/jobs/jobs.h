@@ -5,7 +5,7 @@
 //
 //   Jobs jobs(shared, {.max_running = 2});
 //   GW_RETURN_IF_ERROR(jobs.TakeUp());              // at start
-//   GW_RETURN_IF_ERROR(jobs.Create(request, &job)); // ...
+//   GW_RETURN_IF_ERROR(jobs.Create(request, resolve, &job)); // ...
 //   jobs.Stop();                                    // checkpoints, and leaves them queued
 //
 // Every change is in the store before the call returns; what runs follows from the store. Jobs run
@@ -23,6 +23,7 @@
 #include <tuple>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "google/protobuf/empty.pb.h"
 #include "gradwire/v1/training_service.pb.h"
@@ -44,7 +45,10 @@ class Jobs {
   // Running jobs checkpoint and go back to the queue; returns when all have.
   void Stop();
 
-  absl::Status Create(const v1::CreateTrainingJobRequest& request, v1::TrainingJob* response);
+  // `resolve` puts the model in the place of its name.
+  absl::Status Create(const v1::CreateTrainingJobRequest& request,
+                      absl::FunctionRef<absl::Status(v1::TrainingJob*)> resolve,
+                      v1::TrainingJob* response);
   absl::Status Get(const std::string& name, v1::TrainingJob* response);
   absl::Status List(const v1::ListTrainingJobsRequest& request,
                     v1::ListTrainingJobsResponse* response);
@@ -61,15 +65,23 @@ class Jobs {
   using QueueKey = std::tuple<int64_t, int64_t, std::string>;  // -priority, serial, id
   static QueueKey KeyOf(const JobRecord& record);
 
-  // Checks a job in full; compiles it.
-  absl::Status Check(const v1::TrainingJob& job, v1::TrainingEstimate* estimate);
+  // Checks a job in full; compiles it. `start` gets the digest of the checkpoint that it starts
+  // from.
+  absl::Status Check(const v1::TrainingJob& job, v1::TrainingEstimate* estimate,
+                     std::string* start);
+  absl::Status CheckStop(const std::string& id, const v1::Stop& stop);
   void Enqueue(const JobRecord& record);
   // The next one that may start; null where there is none, or no room.
   const QueueKey* NextToStart() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Work();
-  // Removes jobs whose time has passed.
-  void Expire();
-  absl::Status Remove(store::Store::Transaction& t, const std::string& id,
+  // Stores that a job runs. False where it is not to run any more.
+  absl::StatusOr<bool> Enter(const std::string& id);
+  void Launch(const std::string& id);
+  // Deletes what has expired: jobs, graphs, data sets, and answers to old calls.
+  absl::Status DeleteExpired();
+  // Has the end of a run stored that could not be stored before, so that a call finds the state.
+  void Settle(const std::string& id);
+  absl::Status Remove(store::Store::Transaction& t, const store::Resource& resource,
                       std::vector<std::string>* blobs);
   // What only the running server knows of a job.
   void AddLiveState(const std::string& id, v1::TrainingJob* job);
@@ -79,9 +91,10 @@ class Jobs {
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::set<QueueKey> queue_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, std::unique_ptr<JobRun>> running_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::shared_ptr<JobRun>> running_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> ended_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
+  absl::Time next_forgetting_ = absl::InfinitePast();  // the thread's
 };
 
 }  // namespace gradwire::jobs

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/base/checked.h"
 #include "engine/base/status.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
@@ -72,8 +73,11 @@ class JobReader {
     ReadOptimizer();
     ReadClip();
     ReadRest();
-    GW_RETURN_IF_ERROR(problems_.ToStatus());
-    GW_RETURN_IF_ERROR(LoadModel());
+    if (const absl::Status loaded = LoadModel(); !loaded.ok()) {
+      if (problems_.empty()) return loaded;
+      problems_.Add(loaded, "model");
+      return problems_.ToStatus();
+    }
     FeedColumns();
     FindLoss();
     FindParameters();
@@ -198,7 +202,8 @@ class JobReader {
     const v1::Stop& stop = job_.stop();
     const bool negative = stop.steps() < 0 || stop.epochs() < 0 || stop.patience() < 0 ||
                           stop.gradient_norm() < 0 || stop.function_tolerance() < 0;
-    if (negative || std::isnan(stop.gradient_norm()) || std::isnan(stop.target_loss())) {
+    if (negative || std::isnan(stop.gradient_norm()) || std::isnan(stop.target_loss()) ||
+        std::isnan(stop.function_tolerance())) {
       Spec("stop", "a number is negative or NaN");
     }
     if (stop.steps() == 0 && stop.epochs() == 0 && !stop.has_wall_time() &&
@@ -206,8 +211,16 @@ class JobReader {
         stop.patience() == 0) {
       Spec("stop", "at least one rule is required");
     }
-    if (stop.patience() > 0 && job_.evaluation().dataset().empty()) {
-      Spec("stop.patience", "needs an evaluation");
+    if (job_.evaluation().dataset().empty()) {
+      if (stop.patience() > 0) Spec("stop.patience", "needs an evaluation");
+      if (job_.checkpoints().best()) Spec("checkpoints.best", "needs an evaluation");
+      if (job_.has_evaluation()) Spec("evaluation.dataset", "is required");
+    }
+    if (job_.checkpoints().every_steps() < 0 || job_.checkpoints().keep() < -1) {
+      Spec("checkpoints", "a number is negative");
+    }
+    if (stop.has_wall_time() && codec::DurationOf(stop.wall_time()) < absl::ZeroDuration()) {
+      Spec("stop.wall_time", "is negative");
     }
     if (job_.has_ttl() && codec::DurationOf(job_.ttl()) <= absl::ZeroDuration()) {
       Spec("ttl", "expected a positive duration");
@@ -284,7 +297,7 @@ class JobReader {
     for (const ModelInput& input : model().inputs) {
       const std::string& name = NameOf(input.value);
       known.insert(name);
-      if (out_.given.count(name) > 0) continue;
+      if (job_.inputs().contains(name)) continue;
       const auto mapped = job_.columns().find(name);
       const std::string column = mapped == job_.columns().end() ? name : mapped->second;
       const SealedColumn* found = out_.data == nullptr ? nullptr : out_.data->Find(column);
@@ -381,8 +394,8 @@ class JobReader {
     if (stop.epochs() == 0 || out_.data == nullptr) return;
     const BatchOrder order(
         {.rows = out_.data->rows, .batch_size = out_.batch_size, .drop_last = job_.drop_last()});
-    const int64_t batches = order.batches_per_epoch() * stop.epochs();
-    const int64_t steps = (batches + out_.accumulation - 1) / out_.accumulation;
+    const int64_t epoch = (order.batches_per_epoch() + out_.accumulation - 1) / out_.accumulation;
+    const int64_t steps = SaturatingMul(epoch, stop.epochs());
     out_.total_steps = out_.total_steps == 0 ? steps : std::min(out_.total_steps, steps);
   }
 
@@ -436,7 +449,7 @@ std::vector<std::unique_ptr<BatchReader>> MakeReaders(const JobModel& model,
                                    .drop_last = job.drop_last(),
                                    .seed = job.seed()};
   for (int i = 0; i < model.accumulation; ++i) {
-    out.push_back(std::make_unique<BatchReader>(views, order));
+    out.push_back(std::make_unique<BatchReader>(views, order, model.accumulation));
   }
   return out;
 }

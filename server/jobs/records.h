@@ -3,7 +3,8 @@
 // How jobs lie in the store: what each resource, event and name means.
 //
 //   job resource    id; state = v1::TrainingJob::State; bytes = a v1::TrainingJob without what is
-//                   large (model, inputs); blobs = {digest of the whole job as it was created}
+//                   large (model, inputs); blobs = {digest of the whole job as it was created, and
+//                   of the checkpoint that it starts from, where there is one}
 //   event           bytes = a v1::TrainingEvent; type = EventType
 //   checkpoint      bytes = a v1::Checkpoint; blob = the safetensors file
 //

@@ -56,13 +56,17 @@ class Stepper {
   // To be told the loss of each evaluation (or step, where there is none) that a schedule watches.
   virtual void Observe(double loss) = 0;
 
-  // Each batch holds the columns in the order of `columns`; none for a job without data.
+  // Each batch holds the columns in the order of `columns`; none for a job without data. Fewer than
+  // the job's accumulation are averaged all the same: what an epoch has left.
   virtual absl::StatusOr<StepResult> Step(const StepSettings& settings,
                                           absl::Span<const Batch* const> batches,
                                           RunContext& context) = 0;
   // The label of the first node whose value is not finite in a step that failed so.
   virtual std::string FirstBadNode(const StepSettings& settings,
                                    absl::Span<const Batch* const> batches) = 0;
+
+  // The batch of the last Step that was computed last: where it has failed.
+  virtual size_t last_batch() const { return 0; }
 
   virtual const Cost& cost() const = 0;  // of one batch
   virtual Digest plan_digest() const = 0;

@@ -280,6 +280,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   for (const std::string& kernel : state->engine.self_check().declined) {
     Log(LogLevel::kWarning, "kernel declined", {{"kernel", kernel}});
   }
+  for (const absl::Status& status :
+       {state->datasets.DeleteOldUploads(),
+        store::DeleteOrphans(*state->data.store, *state->data.blobs)}) {
+    if (!status.ok()) Log(LogLevel::kWarning, "cannot tidy up", {{"error", status.message()}});
+  }
   GW_RETURN_IF_ERROR(state->jobs.TakeUp());
   GW_RETURN_IF_ERROR(state->Listen(listen));
   for (const std::string& address : state->addresses) {

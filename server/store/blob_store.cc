@@ -9,7 +9,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status.h"
-#include "server/store/file_system.h"
 
 namespace gradwire::store {
 namespace {
@@ -111,13 +110,21 @@ absl::Status BlobStore::MakeFolderOf(const std::string& digest) {
   return MakeDirectories(FolderOf(digest));
 }
 
-void BlobStore::SetVerified(const std::string& digest, bool verified) {
+void BlobStore::SetVerified(const std::string& digest, const FileStamp& stamp) {
   absl::MutexLock lock(&mutex_);
-  if (verified) {
-    verified_.insert(digest);
-  } else {
-    verified_.erase(digest);
+  verified_.insert_or_assign(digest, stamp);
+}
+
+bool BlobStore::IsVerified(const std::string& digest) const {
+  FileStamp stamp;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto known = verified_.find(digest);
+    if (known == verified_.end()) return false;
+    stamp = known->second;
   }
+  const absl::StatusOr<FileStamp> now = StampOf(PathOf(digest));
+  return now.ok() && *now == stamp;
 }
 
 absl::StatusOr<bool> BlobStore::IsKept(const std::string& digest) {
@@ -147,7 +154,8 @@ absl::StatusOr<std::string> BlobStore::Put(absl::Span<const absl::string_view> p
   if (kept) return digest;
   GW_RETURN_IF_ERROR(MakeFolderOf(digest));
   GW_RETURN_IF_ERROR(WriteFileDurably(PathOf(digest), pieces));
-  SetVerified(digest, true);
+  GW_ASSIGN_OR_RETURN(const FileStamp stamp, StampOf(PathOf(digest)));
+  SetVerified(digest, stamp);
   return digest;
 }
 
@@ -158,40 +166,44 @@ absl::StatusOr<std::string> BlobStore::Adopt(const std::string& path) {
         path, [&bytes](absl::string_view piece) { bytes.append(piece.data(), piece.size()); }));
     return Put(bytes);
   }
+  GW_ASSIGN_OR_RETURN(const FileStamp stamp, StampOf(path));
   GW_ASSIGN_OR_RETURN(const std::string digest, DigestOfFile(path));
   GW_ASSIGN_OR_RETURN(const bool kept, IsKept(digest));
   if (kept) return digest;
   GW_RETURN_IF_ERROR(MakeFolderOf(digest));
   GW_RETURN_IF_ERROR(LinkFileDurably(path, PathOf(digest)));
-  SetVerified(digest, true);
+  SetVerified(digest, stamp);
   return digest;
 }
 
 absl::Status BlobStore::CheckDigest(const std::string& digest) {
-  const absl::StatusOr<std::string> found = DigestOfFile(PathOf(digest));
-  if (HasReason(found.status(), Reason::kNotFound)) return NoBlob(digest);
-  GW_RETURN_IF_ERROR(found.status());
-  SetVerified(digest, *found == digest);
-  if (*found == digest) return absl::OkStatus();
+  const absl::StatusOr<FileStamp> stamp = StampOf(PathOf(digest));
+  if (HasReason(stamp.status(), Reason::kNotFound)) return NoBlob(digest);
+  GW_RETURN_IF_ERROR(stamp.status());
+  GW_ASSIGN_OR_RETURN(const std::string found, DigestOfFile(PathOf(digest)));
+  if (found == digest) {
+    SetVerified(digest, *stamp);
+    return absl::OkStatus();
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    verified_.erase(digest);
+  }
   return Error(Reason::kCorruptData,
-               absl::StrCat(PathOf(digest), ": the file is damaged: its SHA-256 is ", *found,
+               absl::StrCat(PathOf(digest), ": the file is damaged: its SHA-256 is ", found,
                             ", expected ", digest));
 }
 
 absl::StatusOr<std::shared_ptr<const Blob>> BlobStore::Get(const std::string& digest,
                                                            Verify verify) {
   if (!IsBlobDigest(digest)) return NoBlob(digest);
-  bool verified;
-  {
+  if (in_memory()) {
     absl::MutexLock lock(&mutex_);
-    if (in_memory()) {
-      const auto found = in_memory_.find(digest);
-      if (found == in_memory_.end()) return NoBlob(digest);
-      return found->second;
-    }
-    verified = verify == Verify::kOnce && verified_.contains(digest);
+    const auto found = in_memory_.find(digest);
+    if (found == in_memory_.end()) return NoBlob(digest);
+    return found->second;
   }
-  if (!verified) GW_RETURN_IF_ERROR(CheckDigest(digest));
+  if (verify == Verify::kAlways || !IsVerified(digest)) GW_RETURN_IF_ERROR(CheckDigest(digest));
   auto file = MappedFile::Open(PathOf(digest));
   if (HasReason(file.status(), Reason::kNotFound)) return NoBlob(digest);
   GW_RETURN_IF_ERROR(file.status());
@@ -208,11 +220,12 @@ absl::StatusOr<bool> BlobStore::Has(const std::string& digest) const {
 absl::Status BlobStore::Delete(const std::string& digest) {
   GW_ASSIGN_OR_RETURN(const bool exists, Has(digest));
   if (!exists) return absl::OkStatus();
-  SetVerified(digest, false);
-  if (!in_memory()) return RemoveFile(PathOf(digest));
-  absl::MutexLock lock(&mutex_);
-  in_memory_.erase(digest);
-  return absl::OkStatus();
+  {
+    absl::MutexLock lock(&mutex_);
+    verified_.erase(digest);
+    if (in_memory()) in_memory_.erase(digest);
+  }
+  return in_memory() ? absl::OkStatus() : RemoveFile(PathOf(digest));
 }
 
 absl::Status BlobStore::DeleteUnused(const std::string& digest,

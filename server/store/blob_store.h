@@ -13,7 +13,8 @@
 //
 // Errors: NOT_FOUND; CORRUPT_DATA where a file does not have its digest; DISK_FULL; INTERNAL for a
 // failing disk. Text that is no digest names no blob, and never becomes part of a path.
-// Cost: Put hashes and writes; Get hashes at a process's first look and maps.
+// Cost: Put hashes and writes; Get hashes at a process's first look, and again where the file was
+// written to since, and maps.
 // Thread-safety: every method of BlobStore may be called from any thread.
 #ifndef GRADWIRE_SERVER_STORE_BLOB_STORE_H_
 #define GRADWIRE_SERVER_STORE_BLOB_STORE_H_
@@ -25,12 +26,13 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "server/store/file_system.h"
 
 namespace gradwire::store {
 
@@ -77,7 +79,8 @@ class BlobStore {
   // remove, once the digest is written down: a crash in between loses nothing.
   absl::StatusOr<std::string> Adopt(const std::string& path);
 
-  // kOnce: compared with its digest where this process has not done so before; kAlways: compared.
+  // kOnce: compared with its digest where this process has not done so since the file was last
+  // written; kAlways: compared.
   enum class Verify { kOnce, kAlways };
   absl::StatusOr<std::shared_ptr<const Blob>> Get(const std::string& digest,
                                                   Verify verify = Verify::kOnce);
@@ -109,13 +112,15 @@ class BlobStore {
   absl::StatusOr<bool> IsKept(const std::string& digest);
   absl::Status MakeFolderOf(const std::string& digest);
   absl::Status CheckDigest(const std::string& digest);
-  void SetVerified(const std::string& digest, bool verified);
+  // The file has its digest, as it was when it had this stamp.
+  void SetVerified(const std::string& digest, const FileStamp& stamp);
+  bool IsVerified(const std::string& digest) const;
 
   const std::string dir_;
   absl::Mutex in_use_;
   absl::Mutex folders_;
   mutable absl::Mutex mutex_;
-  absl::flat_hash_set<std::string> verified_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::string, FileStamp> verified_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::shared_ptr<const Blob>> in_memory_ ABSL_GUARDED_BY(mutex_);
 };
 

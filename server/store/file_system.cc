@@ -262,6 +262,13 @@ absl::StatusOr<bool> FileExists(const std::string& path) {
   return SystemError(errno, "look at", path);
 }
 
+absl::StatusOr<FileStamp> StampOf(const std::string& path) {
+  struct stat info;
+  if (lstat(path.c_str(), &info) != 0) return ReadError(errno, "look at", path);
+  return FileStamp{info.st_ino, static_cast<int64_t>(info.st_size),
+                   int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec};
+}
+
 absl::Status ReadFile(const std::string& path, absl::FunctionRef<void(absl::string_view)> take) {
   GW_ASSIGN_OR_RETURN(const Descriptor file, OpenToRead(path));
   const auto buffer = std::make_unique<char[]>(kReadBytes);

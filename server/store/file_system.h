@@ -58,6 +58,14 @@ absl::Status RemoveUnfinishedWrites(const std::string& dir);
 // Names in a folder, sorted.
 absl::StatusOr<std::vector<std::string>> ListDirectory(const std::string& path);
 absl::StatusOr<bool> FileExists(const std::string& path);
+// Changes with every write to a file, and where another takes its place.
+struct FileStamp {
+  uint64_t inode = 0;
+  int64_t bytes = 0;
+  int64_t modified_ns = 0;
+  bool operator==(const FileStamp&) const = default;
+};
+absl::StatusOr<FileStamp> StampOf(const std::string& path);
 // Passes the content to `take`, piece by piece.
 absl::Status ReadFile(const std::string& path, absl::FunctionRef<void(absl::string_view)> take);
 

@@ -4,8 +4,8 @@
 //                      [&](store::Store::Transaction& t) { ...; return absl::OkStatus(); });
 //
 // The effect and the answer are written together, so a server that dies in between has done
-// neither. Requests are compared by their parsed fields, since serialized maps have no order.
-// Errors are not kept: the call may be tried again. Without a request_id every call is a new one.
+// neither. Of a request its digest is kept, of fields and maps in a fixed order. Errors are not
+// kept: the call may be tried again. Without a request_id every call is a new one.
 #ifndef GRADWIRE_SERVER_STORE_ONCE_H_
 #define GRADWIRE_SERVER_STORE_ONCE_H_
 
@@ -13,12 +13,24 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status.h"
-#include "google/protobuf/util/message_differencer.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "server/store/store.h"
 
 namespace gradwire::store {
 
 inline constexpr size_t kMaxRequestIdBytes = 128;
+
+inline std::string RequestDigest(const google::protobuf::Message& request) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream out(&stream);
+    out.SetSerializationDeterministic(true);
+    request.SerializeToCodedStream(&out);
+  }
+  return BlobDigest(bytes);
+}
 
 // True where the request was answered before; `response` then has the answer. REQUEST_ID_REUSED
 // where another request had the id.
@@ -34,9 +46,7 @@ absl::StatusOr<bool> FindAnswer(Store::Snapshot& snapshot, const std::string& me
   }
   GW_ASSIGN_OR_RETURN(const std::optional<AnsweredRequest> known, snapshot.FindRequest(id));
   if (!known) return false;
-  Request before;
-  if (known->method != method || !before.ParseFromString(known->request) ||
-      !google::protobuf::util::MessageDifferencer::Equals(before, request)) {
+  if (known->method != method || known->request != RequestDigest(request)) {
     return Error(Reason::kRequestIdReused,
                  absl::StrCat("request_id ", id, ": was used for another ", known->method,
                               " call; use a new one for each call that is not a repetition"));
@@ -56,7 +66,7 @@ absl::Status Once(Store& store, const std::string& method, const Request& reques
     GW_RETURN_IF_ERROR(effect(t));
     if (request.request_id().empty()) return absl::OkStatus();
     return t.PutRequest(request.request_id(),
-                        {method, request.SerializeAsString(), response->SerializeAsString()});
+                        {method, RequestDigest(request), response->SerializeAsString()});
   });
 }
 

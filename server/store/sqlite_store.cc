@@ -36,6 +36,7 @@ CREATE INDEX IF NOT EXISTS checkpoints_by_blob ON checkpoints(blob);
 CREATE TABLE IF NOT EXISTS requests(
   id TEXT PRIMARY KEY, method TEXT NOT NULL, request BLOB NOT NULL, response BLOB NOT NULL,
   answered INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS requests_by_time ON requests(answered);
 )";
 
 absl::Status ToStatus(sqlite3* db, int code, absl::string_view what) {
@@ -241,6 +242,19 @@ class SqliteTransaction final : public Store::Transaction {
     return found;
   }
 
+  absl::StatusOr<std::set<std::string>> UsedBlobs() override {
+    std::set<std::string> out;
+    Statement s(db_, "SELECT blob FROM checkpoints UNION ALL SELECT blobs FROM resources");
+    while (s.Step()) {
+      const std::string blobs = s.Bytes(0);
+      for (absl::string_view digest : absl::StrSplit(blobs, ' ', absl::SkipEmpty())) {
+        out.emplace(digest);
+      }
+    }
+    GW_RETURN_IF_ERROR(s.status());
+    return out;
+  }
+
   absl::Status Put(const Resource& r) override {
     Statement s(db_,
                 "INSERT INTO resources(kind, id, state, expires, bytes, blobs) VALUES(?,?,?,?,?,?) "
@@ -287,6 +301,14 @@ class SqliteTransaction final : public Store::Transaction {
                 "INSERT INTO requests(id, method, request, response, answered) VALUES(?,?,?,?,?)");
     s.Bind(id).Bind(answered.method).BindBytes(answered.request).BindBytes(answered.response);
     return s.Bind(absl::ToUnixSeconds(absl::Now())).Run();
+  }
+
+  absl::Status ForgetRequests(int64_t since, int64_t count) override {
+    GW_RETURN_IF_ERROR(Statement(db_, "DELETE FROM requests WHERE answered<=?").Bind(since).Run());
+    Statement s(db_,
+                "DELETE FROM requests WHERE id IN (SELECT id FROM requests ORDER BY answered DESC, "
+                "id LIMIT -1 OFFSET ?)");
+    return s.Bind(count).Run();
   }
 
  private:
@@ -360,6 +382,20 @@ absl::Status DeleteUnused(Store& store, BlobStore& blobs, const std::string& dig
     }));
     return used;
   });
+}
+
+absl::Status DeleteOrphans(Store& store, BlobStore& blobs) {
+  GW_ASSIGN_OR_RETURN(const std::vector<std::string> all, blobs.List());
+  std::set<std::string> used;
+  GW_RETURN_IF_ERROR(store.Read([&](Store::Snapshot& snapshot) -> absl::Status {
+    GW_ASSIGN_OR_RETURN(used, snapshot.UsedBlobs());
+    return absl::OkStatus();
+  }));
+  for (const std::string& digest : all) {
+    // What was put meanwhile is looked up again.
+    if (used.count(digest) == 0) GW_RETURN_IF_ERROR(DeleteUnused(store, blobs, digest));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path) {

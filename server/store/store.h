@@ -22,11 +22,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "server/store/blob_store.h"
 
@@ -57,12 +59,16 @@ struct CheckpointRow {
   std::string blob;
 };
 
-// A mutating call that was answered: what was asked and what was said.
+// A mutating call that was answered: what was asked (its digest) and what was said.
 struct AnsweredRequest {
   std::string method;
   std::string request;
   std::string response;
 };
+// How long answers are kept, for calls that are sent again; of the latest calls, where there are
+// very many. The .proto files promise this.
+inline constexpr absl::Duration kAnswersAreKept = absl::Hours(7 * 24);
+inline constexpr int64_t kMaxAnswers = 1'000'000;
 
 class Store {
  public:
@@ -91,6 +97,8 @@ class Store {
     virtual absl::StatusOr<std::optional<AnsweredRequest>> FindRequest(const std::string& id) = 0;
     // True where a resource or a checkpoint has this blob.
     virtual absl::StatusOr<bool> UsesBlob(const std::string& digest) = 0;
+    // All digests that a resource or a checkpoint has.
+    virtual absl::StatusOr<std::set<std::string>> UsedBlobs() = 0;
   };
 
   class Transaction : public Snapshot {
@@ -103,6 +111,8 @@ class Store {
     virtual absl::Status PutCheckpoint(const std::string& job, const CheckpointRow& row) = 0;
     virtual absl::Status DeleteCheckpoint(const std::string& job, int64_t step) = 0;
     virtual absl::Status PutRequest(const std::string& id, const AnsweredRequest& answered) = 0;
+    // All but the newest `count` of those that were answered after `since`, in Unix seconds.
+    virtual absl::Status ForgetRequests(int64_t since, int64_t count) = 0;
   };
 
   virtual ~Store() = default;
@@ -113,6 +123,10 @@ class Store {
 
 // Deletes a blob, unless something in the store has it. Not with a BlobStore::Hold.
 absl::Status DeleteUnused(Store& store, BlobStore& blobs, const std::string& digest);
+// Deletes the blobs that nothing in the store has: left by a process that died, or a disk that
+// failed, between writing a blob and writing down whose it is, or between forgetting and deleting
+// it. Not with a Hold. Cost: a look at every blob's name; for the start of a server.
+absl::Status DeleteOrphans(Store& store, BlobStore& blobs);
 
 // A SQLite database: WAL, synchronous=FULL. An empty path keeps everything in memory.
 absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path);

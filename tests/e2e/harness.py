@@ -32,20 +32,30 @@ def environment(**extra):
 
 
 class Server:
-    """A gradwire-server on a free port, ready once the constructor returns."""
+    """A gradwire-server on a free port, ready once the constructor returns.
+
+    Server("--data-dir=d", GRADWIRE_FAILPOINTS="blob.rename=kill@3")
+    """
 
     PREFIX = "gradwire-server listening on "
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, stderr=None, **extra_environment):
         self.process = subprocess.Popen(
             [BIN / "gradwire-server", "--listen=127.0.0.1:0", "--log-level=warning", *flags],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment())
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            env=environment(**extra_environment))
         ready, _, _ = select.select([self.process.stdout], [], [], READY_SECONDS)
         line = self.process.stdout.readline() if ready else ""
         if not line.startswith(self.PREFIX):
             self.process.kill()
             raise AssertionError(f"no ready line, but {line!r}")
         self.address = line[len(self.PREFIX):].strip()
+
+    def kill(self):
+        """As a power cut."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)

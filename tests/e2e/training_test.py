@@ -1,8 +1,8 @@
 """Training jobs: they end with the same bytes whatever happens to the server, and say how they go."""
+import importlib
 import itertools
 import json
 import pathlib
-import signal
 import tempfile
 import time
 import unittest
@@ -13,14 +13,12 @@ import harness
 import numpy as np
 
 STUBS = harness.generate_stubs()
-from google.protobuf import descriptor_pool
 from gradwire.v1 import dataset_service_pb2 as data
 from gradwire.v1 import dataset_service_pb2_grpc as data_grpc
-from gradwire.v1.loss_pb2 import Loss
-from gradwire.v1 import model_pb2, tensor_pb2
-from gradwire.v1 import gradient_service_pb2, graph_service_pb2, graph_service_pb2_grpc, server_service_pb2
+from gradwire.v1 import graph_service_pb2, graph_service_pb2_grpc, model_pb2, tensor_pb2
 from gradwire.v1 import training_service_pb2 as training
 from gradwire.v1 import training_service_pb2_grpc as training_grpc
+from gradwire.v1.loss_pb2 import Loss
 
 Job = training.TrainingJob
 MODEL = """
@@ -86,6 +84,9 @@ class Caller:
     def get(self, name):
         return self.jobs.GetTrainingJob(training.GetTrainingJobRequest(name=name), timeout=30)
 
+    def get_dataset(self, name):
+        return self.data.GetDataset(data.GetDatasetRequest(name=name), timeout=30)
+
     def wait(self, name, *states, seconds=60):
         harness.wait_until(lambda: self.get(name).state in states, seconds)
         return self.get(name)
@@ -103,6 +104,8 @@ class Caller:
 
 
 class JobsTest(harness.ServerTestCase):
+    flags = ("--self-check=never",)
+
     def setUp(self):
         self.caller = Caller(self.server.address)
         self.addCleanup(self.caller.channel.close)
@@ -169,6 +172,46 @@ class JobsTest(harness.ServerTestCase):
             self.caller.watch(name)
             got.append(np.frombuffer(harness.read_safetensors(self.caller.download(name))["w"][2], np.float32))
         np.testing.assert_allclose(got[0], got[1], rtol=1e-5)
+
+    def test_a_step_never_crosses_an_epoch(self):
+        """Five batches an epoch, two a step: steps of 2, 2 and 1 batches, each the mean of its own."""
+        columns = rows(36)  # the last batch has 4 rows
+        job = self.caller.job(self.caller.upload(columns), shuffle=False, batch_size=8, accumulation=2)
+        job.optimizer.sgd.lr = 0.1
+        job.stop.epochs = 3
+        estimate = self.caller.jobs.EstimateTrainingJob(training.EstimateTrainingJobRequest(job=job), timeout=60)
+        self.assertEqual(estimate.total_steps, 9)
+        name = self.caller.create(job).name
+        self.caller.watch(name)
+        done = self.caller.get(name)
+        self.assertEqual((done.state, done.progress.step, done.progress.total_steps), (Job.SUCCEEDED, 9, 9))
+        w, b = np.array([0.5, -0.25, 0.125]), 0.0
+        for _ in range(3):
+            for step in ((0, 1), (2, 3), (4,)):
+                gradient_w, gradient_b = np.zeros(3), 0.0
+                for batch in step:
+                    x, t = (columns[n][8 * batch:8 * batch + 8].astype(np.float64) for n in ("x", "t"))
+                    error = x @ w + b - t
+                    gradient_w += 2 * error @ x / len(x) / len(step)
+                    gradient_b += 2 * error.mean() / len(step)
+                w, b = w - 0.1 * gradient_w, b - 0.1 * gradient_b
+        got = harness.read_safetensors(self.caller.download(name))
+        np.testing.assert_allclose(np.frombuffer(got["w"][2], np.float32), w, rtol=1e-5)
+        np.testing.assert_allclose(np.frombuffer(got["b"][2], np.float32)[0], b, rtol=1e-5)
+        self.assertEqual([p.epoch for p in self.caller.metrics(name).points], [0, 0, 1, 1, 1, 2, 2, 2, 3])
+
+    def test_a_nan_in_any_batch_of_a_step_is_named(self):
+        for row, batch in ((3, 0), (19, 2), (27, 3)):
+            with self.subTest(row=row):
+                columns = rows(32)
+                columns["x"][row, 1] = np.nan
+                job = self.caller.job(self.caller.upload(columns), shuffle=False, batch_size=8, accumulation=4)
+                name = self.caller.create(job).name
+                self.caller.watch(name)
+                failed = self.caller.get(name)
+                self.assertEqual(failed.state, Job.FAILED)
+                self.assertIn(f"step 1, epoch 0, batch {batch}, first at", failed.state_reason)
+                self.assertIn("MatMul", failed.state_reason)
 
     def test_evaluation_patience_and_the_best_checkpoint(self):
         dataset, held_out = self.caller.upload(rows(64)), self.caller.upload(rows(16, seed=2))
@@ -382,6 +425,17 @@ class LossTest(harness.ServerTestCase):
         self.assertEqual(self.refused(job, "reduction"), "INVALID_SPEC")
 
 
+# Rpcs that change nothing; of an upload, a chunk that is sent again is compared with what there is.
+READS = r"^(Get|List|Query|Watch|Download|Export|Estimate|Analyze|Evaluate|Compute)|^AppendDataset$"
+
+
+def services():
+    """Of every file in proto/gradwire/v1."""
+    for proto in sorted((harness.SOURCE / "proto/gradwire/v1").glob("*.proto")):
+        file = importlib.import_module(f"gradwire.v1.{proto.stem}_pb2").DESCRIPTOR
+        yield from file.services_by_name.values()
+
+
 class IdempotencyTest(harness.ServerTestCase):
     """Over the service descriptors: a new rpc with a request_id is covered by itself."""
 
@@ -425,28 +479,33 @@ class IdempotencyTest(harness.ServerTestCase):
             "ResumeTrainingJob": lambda: training.ResumeTrainingJobRequest(name=job_in("paused")),
         }
 
-    flags = ("--max-running-jobs=8",)
+    flags = ("--max-running-jobs=8", "--self-check=never")
 
     def test_a_mutating_call_sent_twice_has_one_effect_and_one_answer(self):
         caller = Caller(self.server.address)
         self.addCleanup(caller.channel.close)
         requests = self.requests(caller)
-        pool = descriptor_pool.Default()
         seen = 0
-        files = {m.DESCRIPTOR for m in (gradient_service_pb2, graph_service_pb2, server_service_pb2, data, training)}
-        for service in [name for file in files for name in file.services_by_name]:
-            for method in pool.FindServiceByName(f"gradwire.v1.{service}").methods:
+        for service in services():
+            for method in service.methods:
                 if "request_id" not in method.input_type.fields_by_name:
+                    self.assertRegex(method.name, READS, "changes something, and has no request_id")
                     continue
+                self.assertNotRegex(method.name, READS)
                 with self.subTest(method.name):
                     request = requests[method.name]()
                     request.request_id = f"id of {method.name}"
                     call = caller.channel.unary_unary(
-                        f"/gradwire.v1.{service}/{method.name}", request_serializer=lambda r: r.SerializeToString(),
+                        f"/{service.full_name}/{method.name}", request_serializer=lambda r: r.SerializeToString(),
                         response_deserializer=lambda b: b)
-                    first, second = call(request, timeout=60), call(request, timeout=60)
+                    resources = self.resources(caller)
+                    first = call(request, timeout=60)
+                    made = self.resources(caller) - resources
+                    second = call(request, timeout=60)
                     answer = method.output_type._concrete_class
                     self.assertEqual(answer.FromString(first), answer.FromString(second))
+                    self.assertEqual(self.resources(caller) - resources, made)
+                    self.assertEqual(len(made), method.name.startswith("Create"))
                     # The same rpc and id for something else.
                     other = requests[method.name]()
                     if "display_name" in other.DESCRIPTOR.fields_by_name:
@@ -464,6 +523,25 @@ class IdempotencyTest(harness.ServerTestCase):
         self.assertEqual(seen, len(requests))
 
 
+    def resources(self, caller):
+        graphs = graph_service_pb2_grpc.GraphServiceStub(caller.channel)
+        jobs = caller.jobs.ListTrainingJobs(training.ListTrainingJobsRequest(page_size=1000), timeout=30).jobs
+        datasets = caller.data.ListDatasets(data.ListDatasetsRequest(page_size=1000), timeout=30).datasets
+        listed = graphs.ListGraphs(graph_service_pb2.ListGraphsRequest(page_size=1000), timeout=30).graphs
+        return {r.name for resources in (jobs, datasets, listed) for r in resources}
+
+    def test_a_hundred_calls_at_once_with_one_id_make_one_job(self):
+        caller = Caller(self.server.address)
+        self.addCleanup(caller.channel.close)
+        job = caller.job(caller.upload(rows(16)))
+        before = self.resources(caller)
+        request = training.CreateTrainingJobRequest(job=job, request_id="storm")
+        calls = [caller.jobs.CreateTrainingJob.future(request, timeout=120) for _ in range(100)]
+        names = {call.result().name for call in calls}
+        self.assertEqual(len(names), 1)
+        self.assertEqual(self.resources(caller) - before, names)
+
+
 class RestartTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -471,16 +549,11 @@ class RestartTest(unittest.TestCase):
         self.folder = folder.name
 
     def start(self, **environment):
-        server = harness.Server(f"--data-dir={self.folder}/data")
+        server = harness.Server(f"--data-dir={self.folder}/data", "--self-check=never")
         self.addCleanup(server.process.kill)
         caller = Caller(server.address)
         self.addCleanup(caller.channel.close)
         return server, caller
-
-    def kill(self, server):
-        server.process.send_signal(signal.SIGKILL)
-        server.process.wait()
-        server.process.stdout.close()
 
     def result(self, caller, name):
         log = [(p.step, dict(p.values), p.parameter_digest) for p in caller.metrics(name).points]
@@ -501,7 +574,7 @@ class RestartTest(unittest.TestCase):
             time.sleep(float(random.uniform(0.02, 0.4)))
             if caller.get(name).state == Job.SUCCEEDED:
                 break
-            self.kill(server)
+            server.kill()
             kills += 1
             server, caller = self.start()
         self.assertGreater(kills, 1)

@@ -106,9 +106,11 @@ TEST_F(ClientStreamTest, ACallerThatGoesAwayHasNotSaidThatItIsDone) {
   for (int i = 0; i < 100; ++i) {
     grpc::ClientContext context;
     v1::Tensor response;
+    const int before = core_.pushes;
     const auto writer = Write(&context, &response);
     EXPECT_TRUE(writer->Write(OfValue(1)));
-    EXPECT_TRUE(i % 2 == 0 || Eventually([&] { return core_.pushes > i / 2; }));
+    // Of a call before, a push may still come.
+    EXPECT_TRUE(i % 2 == 0 || Eventually([&] { return core_.pushes > before; }));
     context.TryCancel();
     EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::CANCELLED);
   }

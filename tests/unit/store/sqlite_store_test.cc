@@ -2,10 +2,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "engine/base/status.h"
 #include "gtest/gtest.h"
 #include "server/store/store.h"
@@ -147,6 +149,62 @@ TEST_F(SqliteStoreTest, AJobGoesWithItsEventsAndCheckpoints) {
                     return absl::OkStatus();
                   })
                   .ok());
+}
+
+TEST_F(SqliteStoreTest, AnswersAreForgottenByAgeAndByNumber) {
+  auto store = Open();
+  const auto known = [&] {
+    int count = 0;
+    EXPECT_TRUE(store
+                    ->Read([&](Store::Snapshot& s) -> absl::Status {
+                      for (int i = 0; i < 10; ++i) {
+                        count += s.FindRequest(absl::StrCat("id", i))->has_value() ? 1 : 0;
+                      }
+                      return absl::OkStatus();
+                    })
+                    .ok());
+    return count;
+  };
+  const auto forget = [&](int64_t since, int64_t count) {
+    return store->Write([&](Store::Transaction& t) { return t.ForgetRequests(since, count); });
+  };
+  ASSERT_TRUE(store
+                  ->Write([](Store::Transaction& t) -> absl::Status {
+                    for (int i = 0; i < 10; ++i) {
+                      GW_RETURN_IF_ERROR(t.PutRequest(absl::StrCat("id", i), {"m", "q", "a"}));
+                    }
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  const int64_t now = absl::ToUnixSeconds(absl::Now());
+  ASSERT_TRUE(forget(now - 3600, kMaxAnswers).ok());
+  EXPECT_EQ(known(), 10);
+  ASSERT_TRUE(forget(now - 3600, 4).ok());
+  EXPECT_EQ(known(), 4);
+  ASSERT_TRUE(forget(now + 3600, kMaxAnswers).ok());
+  EXPECT_EQ(known(), 0);
+}
+
+TEST_F(SqliteStoreTest, BlobsThatNothingHasAreDeleted) {
+  auto store = Open();
+  auto blobs = BlobStore::Open(dir_ + "/blobs");
+  ASSERT_TRUE(blobs.ok());
+  const std::string graph = *(*blobs)->Put("of a graph"), first = *(*blobs)->Put("of a job"),
+                    second = *(*blobs)->Put("and this"),
+                    checkpoint = *(*blobs)->Put("its checkpoint"),
+                    orphan = *(*blobs)->Put("of nobody");
+  ASSERT_TRUE(
+      store
+          ->Write([&](Store::Transaction& t) -> absl::Status {
+            GW_RETURN_IF_ERROR(t.Put({.kind = Kind::kGraph, .id = "g", .blobs = {graph}}));
+            GW_RETURN_IF_ERROR(t.Put({.kind = Kind::kJob, .id = "j", .blobs = {first, second}}));
+            return t.PutCheckpoint("j", {5, "", checkpoint});
+          })
+          .ok());
+  ASSERT_TRUE(DeleteOrphans(*store, **blobs).ok());
+  std::vector<std::string> left = {graph, first, second, checkpoint};
+  std::sort(left.begin(), left.end());
+  EXPECT_EQ(*(*blobs)->List(), left);
 }
 
 TEST_F(SqliteStoreTest, WhatWasAcknowledgedSurvivesAKill) {
