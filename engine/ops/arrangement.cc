@@ -342,6 +342,10 @@ Outputs ImportSpaceToDepth(NodeImport& n) {
   if (!size) return {};
   const Shape in = n.type(0).shape;
   const int64_t s = *size;
+  if (n.attrs.Has("mode")) {
+    n.Fail(Reason::kInvalidModel, absl::StrCat("attribute mode is not one of opset ", n.opset));
+    return {};
+  }
   if (in[2] % s != 0 || in[3] % s != 0) {
     n.Fail(Reason::kShapeMismatch,
            absl::StrCat("extents of ", in.ToString(), " are no multiples of ", s));

@@ -38,7 +38,7 @@ class AxisSampler {
 
   std::vector<Tap> Taps(ValueId grid) const {
     const ValueId at = Unnormalized(grid);
-    if (sampling_.mode == Sampling::kCubic) return CubicTaps(at);
+    if (sampling_.mode == Sampling::kCubic) return CubicTaps(Bordered(at));
     const ValueId x = Padded(at);
     if (sampling_.mode == Sampling::kNearest) return {At(Round(b_, x), kNoValue)};
     const ValueId left = Floor(b_, x);
@@ -72,6 +72,16 @@ class AxisSampler {
   ValueId Padded(ValueId x) const {
     if (sampling_.padding == Sampling::kZeros) return x;
     return Clipped(sampling_.padding == Sampling::kReflection ? Reflected(x) : x);
+  }
+
+  // Beyond the border, a cubic sample is taken at the border: so ONNX, unlike PyTorch, which
+  // extends the input there and interpolates.
+  ValueId Bordered(ValueId x) const {
+    if (sampling_.padding != Sampling::kBorder) return x;
+    const double rim = sampling_.align_corners ? 0 : 0.5;
+    const ValueId outside =
+        Or(b_, Less(b_, x, b_.ScalarLike(x, -rim)), Greater(b_, x, b_.ScalarLike(x, last_ + rim)));
+    return Where(b_, outside, Clipped(x), x);
   }
 
   // Between the outermost elements; the derivative at both ends is 0.
@@ -227,6 +237,7 @@ Outputs ImportGridSample(NodeImport& n) {
                                                 combinations, " elements, more than ", kMaxTaps));
     return {};
   }
+  if (!b.ok()) return {};
   std::vector<int64_t> last = Iota(0, x.rank());  // channels
   std::rotate(last.begin() + 1, last.begin() + 2, last.end());
   const ValueId rows = Reshape(b, Transpose(b, n.in(0), last), {x.num_elements() / x[1], x[1]});

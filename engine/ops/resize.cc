@@ -1,6 +1,6 @@
 // Resize and Upsample: per axis a sparse matrix whose weights follow from attributes and sizes, so
-// that everything else is Resample and Gather. Coordinates and weights as ONNX's reference
-// implementation takes them (onnx/reference/ops/op_resize.py defines what the text leaves open).
+// that everything else is Resample and Gather. What ONNX's text leaves open (which elements a
+// filter takes, and how the edge counts) is as in its reference implementation.
 #include <algorithm>
 #include <cmath>
 
@@ -37,21 +37,23 @@ bool OneOf(absl::string_view name, std::initializer_list<absl::string_view> name
 
 // ---- Weights
 
-// Where element x of the result lies in the input.
+// Where element x of the result lies in the input. The length of the result is a whole number here,
+// as in ONNX's text and in ONNX Runtime, although ONNX's reference takes scale * length in its
+// place.
 double Position(const std::string& transform, const ResizedAxis& a, int64_t x) {
   const auto at = static_cast<double>(x), in = static_cast<double>(a.in);
-  const double width = a.scale * in;
+  const auto out = static_cast<double>(a.out);
   if (transform == "asymmetric") return at / a.scale;
   if (transform == "tf_half_pixel_for_nn") return (at + 0.5) / a.scale;
-  if (transform == "align_corners") return width == 1 ? 0 : at * (in - 1) / (width - 1);
-  if (transform == "pytorch_half_pixel" && width == 1) return 0;
+  if (transform == "align_corners") return a.out == 1 ? 0 : at * (in - 1) / (out - 1);
+  if (transform == "pytorch_half_pixel" && a.out == 1) return 0;
   if (transform == "tf_crop_and_resize") {
-    const double part = width == 1 ? 0.5 : at / (width - 1);
+    const double part = a.out == 1 ? 0.5 : at / (out - 1);
     return (a.start + part * (a.end - a.start)) * (in - 1);
   }
   const double half_pixel = (at + 0.5) / a.scale - 0.5;
   if (transform != "half_pixel_symmetric") return half_pixel;
-  return half_pixel + in / 2 * (1 - static_cast<double>(a.out) / width);
+  return half_pixel + in / 2 * (1 - out / (a.scale * in));
 }
 
 double Kernel(const Sampling& sampling, double x) {

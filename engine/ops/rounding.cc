@@ -132,7 +132,7 @@ const OpDef kTruncatedModOp = PointwiseOp<kNumeric, 2>(
             [](NodeExport& n) {
               n.Add("Mod", {n.in(0), n.in(1)}, n.out(0), {{"fmod", int64_t{1}}});
             },
-        .domain = {.low = 1.05, .high = 1.9},
+        .domain = {.low = 30, .high = 57},
     });
 
 // Of floating types, ONNX has the other remainder only.
@@ -155,7 +155,7 @@ const OpDef kFlooredModOp = PointwiseOp<kNumeric, 2>(
         .derivative = Elementwise{ModPartial},
         .lowering = Pointwise{ScalarTile<FlooredModFn, 2>},
         .export_onnx = ExportFlooredMod,
-        .domain = {.low = 1.05, .high = 1.9},
+        .domain = {.low = 30, .high = 57},
     });
 
 // ---- Questions

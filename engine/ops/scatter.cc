@@ -93,6 +93,7 @@ ValueId ElementPlaces(NodeImport& n, ValueId indices, const Shape& data, int axi
 // [batch, extents...] that it names, flat.
 ValueId TuplePlaces(NodeImport& n, ValueId indices, absl::Span<const int64_t> extents) {
   GraphBuilder& b = n.b;
+  if (!b.ok()) return kNoValue;
   const int64_t batch = b.shape(indices)[0], count = b.shape(indices)[1];
   ValueId place = kNoValue, inside = kNoValue;
   for (size_t j = 0; j < extents.size(); ++j) {
@@ -156,13 +157,14 @@ std::optional<Reduction> ReadReduction(NodeImport& n) {
   return Reduction{};
 }
 
-// `first` rows of x from row `start` on.
+// `count` rows of x from row `start` on.
 ValueId Rows(GraphBuilder& b, ValueId x, int64_t start, int64_t count) {
+  if (!b.ok()) return kNoValue;
   Dims dims = b.shape(x).dims();
   dims[0] = count;
   std::vector<int64_t> starts(dims.size(), 0);
   starts[0] = start;
-  return Slice(b, x, starts, std::vector<int64_t>(dims.size(), 1), Shape(std::move(dims)));
+  return Slice(b, x, starts, std::vector<int64_t>(dims.size(), 1), Shape(dims));
 }
 
 // Updates sorted by their place, each combined with all before it of the same place: Hillis and

@@ -255,6 +255,7 @@ Outputs ImportHardmax(NodeImport& n) {
     x = Reshape(b, x, {before, after});
     axis = 1;
   }
+  if (!b.ok()) return {};
   const Shape shape = b.shape(x);
   if (shape.num_elements() == 0) return {n.in(0)};
   if (!IndicesFit(n, shape[axis])) return {};
