@@ -199,7 +199,8 @@ ValueId PlusSums(GraphBuilder& b, ValueId data, ValueId sums) {
   return known && *known == 0 && !std::signbit(*known) ? sums : Add(b, data, sums);
 }
 
-// data [rows, width] with updates [count, width] at rows `places` [count].
+// data [rows, width] with updates [count, width] at rows `places` [count], which are counted from
+// the start unless they are added up.
 ValueId Placed(GraphBuilder& b, ValueId data, ValueId places, ValueId updates,
                const Reduction& reduction) {
   if (!b.ok()) return kNoValue;
@@ -278,11 +279,13 @@ Outputs ImportScatterElements(NodeImport& n) {
     std::vector<int64_t> back(perm.size());
     for (size_t d = 0; d < perm.size(); ++d)
       back[static_cast<size_t>(perm[d])] = static_cast<int64_t>(d);
+    const ValueId index = FromStart(b, shared, data[axis]);
+    const ValueId places = Where(b, Inside(b, index, data[axis]), index, Integer(b, data[axis]));
     const ValueId moved = Transpose(b, n.in(0), perm);
     const Shape kept = b.shape(moved);
     const int64_t width = data.num_elements() / std::max<int64_t>(data[axis], 1);
     const ValueId placed =
-        Placed(b, Reshape(b, moved, {data[axis], width}), shared,
+        Placed(b, Reshape(b, moved, {data[axis], width}), places,
                Reshape(b, Transpose(b, n.in(2), perm), {indices[axis], width}), *reduction);
     return {Transpose(b, Reshape(b, placed, kept), back)};
   }
@@ -406,6 +409,8 @@ std::vector<Sample> ScatterSamples() {
       {.inputs = {Drawn({2, 4}), repeated, Drawn({2, 3})}, .attrs = Reducing("min", 1)},
       {.inputs = {Drawn({3, 2, 1}), Given({3, 4, 1}, {0, 1}, DType::kInt64), Drawn({3, 4, 1})},
        .attrs = Reducing("mul", 1)},
+      {.inputs = {Drawn({4}), Given({4}, {3, -1, 0, -4}, DType::kInt64), Drawn({4})},
+       .attrs = Reducing("mul")},
       {.inputs = {Drawn({3, 1}), Given({4, 1}, {0, 2, 2, 0}, DType::kInt64), Drawn({4, 1})},
        .attrs = Reducing("none")},
   };
