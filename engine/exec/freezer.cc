@@ -2,12 +2,15 @@
 
 #include <algorithm>
 
+#include "engine/base/checked.h"
 #include "engine/exec/specialize.h"
+#include "engine/ops/builders.h"
 
 namespace gradwire {
 namespace {
 
 constexpr int64_t kMaxFrozenBytes = int64_t{256} << 20;
+constexpr int64_t kMaxFrozenOperations = int64_t{1} << 31;  // a few seconds of reference kernels
 
 absl::Status RunReference(const Node& node, absl::Span<const TensorView> in,
                           absl::Span<const TensorType> types, std::vector<Tensor>* out) {
@@ -32,8 +35,8 @@ std::vector<TensorType> OutputTypes(const Graph& graph, const Node& node) {
 
 }  // namespace
 
-void Freezer::Bind(ValueId value, absl::string_view name, TensorView data, Stage stage) {
-  inputs_.emplace(value, Bound{std::string(name), std::move(data), stage});
+void Freezer::Bind(ValueId value, absl::string_view name, TensorView data, bool varies) {
+  inputs_.emplace(value, Bound{std::string(name), std::move(data), varies});
 }
 
 std::vector<std::string> Freezer::used() const {
@@ -51,10 +54,10 @@ absl::StatusOr<Tensor> Freezer::InputValue(ValueId value) {
     return Error(Reason::kDataDependentShape, "a shape or an axis depends on a random value");
   }
   Bound& bound = it->second;
-  if (IsFloating(bound.data.dtype()) && bound.stage != Stage::kParameter) {
+  if (bound.varies) {
     return Error(Reason::kDataDependentShape,
-                 absl::StrCat("a shape or an axis depends on the floating input \"", bound.name,
-                              "\"; only integer inputs may decide shapes"));
+                 absl::StrCat("a shape or an axis depends on the input \"", bound.name,
+                              "\", by which a derivative is taken"));
   }
   if (bound.data.raw() == nullptr && bound.data.bytes() > 0) {
     return Error(Reason::kDataDependentShape,
@@ -67,6 +70,11 @@ absl::StatusOr<Tensor> Freezer::InputValue(ValueId value) {
 
 absl::Status Freezer::EvaluateNode(const Node& node) {
   const Graph& graph = builder_.so_far();
+  if (node.op == &kTagOp) {
+    return Error(Reason::kDataDependentShape,
+                 absl::StrCat("a shape or an axis depends on \"", node.attrs.String("name"),
+                              "\", by which a derivative is taken"));
+  }
   std::vector<TensorView> in;
   for (ValueId v : graph.operands(node)) in.push_back(known_.at(v));
   const std::vector<TensorType> types = OutputTypes(graph, node);
@@ -74,6 +82,15 @@ absl::Status Freezer::EvaluateNode(const Node& node) {
   if (bytes_ > kMaxFrozenBytes) {
     return Error(Reason::kMemoryLimit,
                  absl::StrCat("evaluating a shape takes more than ", kMaxFrozenBytes, " bytes"));
+  }
+  std::vector<TensorType> in_types;
+  for (const TensorView& view : in) in_types.push_back(view.type());
+  operations_ = SaturatingAdd(operations_, node.op->flops == nullptr
+                                               ? types[0].shape.num_elements()
+                                               : node.op->flops({in_types, node.attrs}, types[0]));
+  if (operations_ > kMaxFrozenOperations) {
+    return Error(Reason::kMemoryLimit, absl::StrCat("evaluating a shape takes more than ",
+                                                    kMaxFrozenOperations, " operations"));
   }
   std::vector<Tensor> out;
   GW_RETURN_IF_ERROR(RunReference(node, in, types, &out));

@@ -2,8 +2,8 @@
 //
 // Freezer: evaluates values of a graph under construction, with reference kernels, on the data of
 // one call: shapes, axes, branches. Remembers what it evaluated and which inputs it looked at.
-// Bounded in nodes and bytes; errors are DATA_DEPENDENT_SHAPE (the value depends on the floating
-// data of a call) and MEMORY_LIMIT. Not thread-safe.
+// Bounded in nodes and bytes; errors are DATA_DEPENDENT_SHAPE (the value depends on floating
+// data that a derivative is taken by) and MEMORY_LIMIT. Not thread-safe.
 #ifndef GRADWIRE_ENGINE_EXEC_FREEZER_H_
 #define GRADWIRE_ENGINE_EXEC_FREEZER_H_
 
@@ -19,8 +19,9 @@ class Freezer {
  public:
   explicit Freezer(const GraphBuilder& builder) : builder_(builder) {}
 
-  // `value` is input `name`, and has this data. The data of a view must outlive the Freezer.
-  void Bind(ValueId value, absl::string_view name, TensorView data, Stage stage);
+  // `value` is input `name`, and has this data. The data of a view must outlive the Freezer. What
+  // `varies`, because a derivative is taken by it, may decide nothing.
+  void Bind(ValueId value, absl::string_view name, TensorView data, bool varies);
   absl::StatusOr<Tensor> Value(ValueId value);
   // Names of inputs whose data decided something, sorted.
   std::vector<std::string> used() const;
@@ -29,7 +30,7 @@ class Freezer {
   struct Bound {
     std::string name;
     TensorView data;
-    Stage stage;
+    bool varies;
     bool used = false;
   };
   absl::Status EvaluateNode(const Node& node);
@@ -38,7 +39,7 @@ class Freezer {
   const GraphBuilder& builder_;
   absl::flat_hash_map<ValueId, Bound> inputs_;
   absl::flat_hash_map<ValueId, Tensor> known_;
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0, operations_ = 0;
 };
 
 }  // namespace gradwire

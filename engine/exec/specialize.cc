@@ -214,7 +214,9 @@ class Specializer {
     if (!needed_value_[static_cast<size_t>(v)]) return;
     const ValueId id = builder_.Input(Name(v), {WithPrecision(view.dtype()), view.shape()}, stage);
     values_[static_cast<size_t>(v)] = id;
-    freezer_.Bind(id, Name(v), view, stage);
+    const bool varies = stage == Stage::kPoint && IsFloating(view.dtype()) &&
+                        std::find(marks_.begin(), marks_.end(), v) != marks_.end();
+    freezer_.Bind(id, Name(v), view, varies);
   }
 
   void ImportNode(size_t index) {

@@ -40,8 +40,12 @@ class NodeExport {
 
   // An INT64 vector as a value.
   virtual std::string Ints(const std::vector<int64_t>& values) = 0;
-  virtual void Add(absl::string_view op, const std::vector<std::string>& inputs,
-                   const std::string& output, const Attrs& attrs = {}) = 0;
+  virtual void AddMulti(absl::string_view op, const std::vector<std::string>& inputs,
+                        const std::vector<std::string>& outputs, const Attrs& attrs) = 0;
+  void Add(absl::string_view op, const std::vector<std::string>& inputs, const std::string& output,
+           const Attrs& attrs = {}) {
+    AddMulti(op, inputs, {output}, attrs);
+  }
   // The same, with a new name for the output.
   std::string Add(absl::string_view op, const std::vector<std::string>& inputs,
                   const Attrs& attrs = {}) {

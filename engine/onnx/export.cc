@@ -134,13 +134,12 @@ class Exporter {
       }
       return name;
     }
-    using NodeExport::Add;
-    void Add(absl::string_view op, const std::vector<std::string>& inputs,
-             const std::string& output, const Attrs& node_attrs) override {
+    void AddMulti(absl::string_view op, const std::vector<std::string>& inputs,
+                  const std::vector<std::string>& outputs, const Attrs& node_attrs) override {
       onnx::NodeProto* proto = exporter_.onnx_->add_node();
       proto->set_op_type(std::string(op));
       for (const std::string& name : inputs) proto->add_input(name);
-      proto->add_output(output);
+      for (const std::string& name : outputs) proto->add_output(name);
       for (const Attrs::Entry& entry : node_attrs.entries()) {
         SetAttribute(entry, proto->add_attribute());
       }

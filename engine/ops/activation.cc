@@ -110,6 +110,30 @@ const OpDef kThresholdedReluOp = {
     .domain = BothSides({{"alpha", 0.25}}),
 };
 
+Values ImportShrink(NodeImport& n) {
+  if (!HasInputs(n, 1)) return {};
+  GraphBuilder& b = n.b;
+  const ValueId x = n.in(0);
+  const double lambda = n.attrs.Float("lambd", 0.5), bias = n.attrs.Float("bias", 0);
+  if (!IsFloating(b.dtype(x))) {
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("input is ", DTypeName(b.dtype(x)), ", expected FLOAT or DOUBLE"));
+    return {};
+  }
+  return {Where(
+      b, Less(b, x, b.ScalarLike(x, -lambda)), Plus(b, x, bias),
+      Where(b, Greater(b, x, b.ScalarLike(x, lambda)), Plus(b, x, -bias), b.ScalarLike(x, 0)))};
+}
+
+const OpDef kShrinkOp = {
+    .name = "Shrink",
+    .doc =
+        "`x + bias` (0) below `-lambd` (-0.5), `x - bias` above `lambd`, else 0. The derivative at"
+        " both kinks is 0.",
+    .onnx = {{.name = "Shrink", .since = 9, .import = ImportShrink}},
+    .domain = BothSides({{"lambd", 0.25}, {"bias", 0.125}}),
+};
+
 // The bound of Clip that `name` and input i give, as a scalar; kNoValue for none.
 ValueId ClipBound(NodeImport& n, absl::string_view name, int i) {
   if (n.opset < 11) {
@@ -292,10 +316,11 @@ const OpDef kMishOp = {
 }  // namespace
 
 std::vector<const OpDef*> ActivationOps() {
-  return {&kLeakyReluOp, &kPReluOp,       &kThresholdedReluOp,
-          &kClipOp,      &kHardSigmoidOp, &kHardSwishOp,
-          &kEluOp,       &kCeluOp,        &kSeluOp,
-          &kGeluOp,      &kSoftsignOp,    &kMishOp};
+  return {&kLeakyReluOp, &kPReluOp, &kThresholdedReluOp,
+          &kShrinkOp,    &kClipOp,  &kHardSigmoidOp,
+          &kHardSwishOp, &kEluOp,   &kCeluOp,
+          &kSeluOp,      &kGeluOp,  &kSoftsignOp,
+          &kMishOp};
 }
 
 }  // namespace gradwire

@@ -47,6 +47,12 @@ ValueId Relu(GraphBuilder& b, ValueId x);
 ValueId StopGradient(GraphBuilder& b, ValueId x);
 // x as a value of its own: never merged with x, so that it can be differentiated by.
 ValueId Tag(GraphBuilder& b, ValueId x, absl::string_view name);
+extern const OpDef kTagOp;
+
+// ---- rounding.cc
+ValueId Floor(GraphBuilder& b, ValueId x);
+ValueId Round(GraphBuilder& b, ValueId x);  // half to even
+ValueId TruncatedMod(GraphBuilder& b, ValueId x, ValueId y);
 
 // ---- logical.cc: comparisons (BOOL results), choice, conversion
 ValueId Equal(GraphBuilder& b, ValueId x, ValueId y);

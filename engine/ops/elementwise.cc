@@ -500,7 +500,9 @@ std::vector<const OpDef*> ElementwiseOps() {
   std::vector<const OpDef*> rows = {&kAddOp, &kSubOp,  &kMulOp, &kDivOp,      &kMinOp,
                                     &kMaxOp, &kPowOp,  &kNegOp, &kAbsOp,      &kSignOp,
                                     &kSumOp, &kMeanOp, &kTagOp, &kIdentityOp, &kStopGradientOp};
-  for (const OpDef* row : FunctionOps()) rows.push_back(row);
+  for (auto* family : {FunctionOps, RoundingOps}) {
+    for (const OpDef* row : family()) rows.push_back(row);
+  }
   return rows;
 }
 

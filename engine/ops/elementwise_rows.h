@@ -19,8 +19,9 @@
 
 namespace gradwire {
 
-// The rows of functions.cc; ElementwiseOps() includes them.
+// The rows of functions.cc and rounding.cc; ElementwiseOps() includes them.
 std::vector<const OpDef*> FunctionOps();
+std::vector<const OpDef*> RoundingOps();
 
 // `row` completed for an op of kInputs values of one type, with an output of that type. Fn is a
 // functor without state that is called with any type of the class.

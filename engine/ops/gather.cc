@@ -11,9 +11,6 @@
 #include "engine/ops/structural.h"
 
 namespace gradwire {
-namespace {
-
-using Types = absl::StatusOr<std::vector<TensorType>>;
 
 absl::Status CheckIndexType(DType dtype) {
   if (dtype == DType::kInt32 || dtype == DType::kInt64) return absl::OkStatus();
@@ -26,6 +23,26 @@ absl::Status CheckAxis(int64_t axis, const Shape& shape) {
   return Error(Reason::kShapeMismatch,
                absl::StrCat("axis ", axis, " is outside the dimensions of ", shape.ToString()));
 }
+
+int64_t IndexAt(const TensorView& indices, int64_t i) {
+  return indices.dtype() == DType::kInt32 ? indices.data<int32_t>()[i] : indices.data<int64_t>()[i];
+}
+
+absl::Status CheckIndices(const TensorView& indices, int64_t extent) {
+  const int64_t count = indices.num_elements();
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t index = IndexAt(indices, i);
+    if (index >= -extent && index < extent) continue;
+    return Error(Reason::kInvalidTensor,
+                 absl::StrCat("index ", index, " at position ", i, " is outside [", -extent, ", ",
+                              extent - 1, "]"));
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+using Types = absl::StatusOr<std::vector<TensorType>>;
 
 // The input's shape with `indices` in the place of dimension `axis`.
 Types InferGather(const InferArgs& args) {
@@ -63,34 +80,6 @@ Types InferGatherGrad(const InferArgs& args) {
   GW_ASSIGN_OR_RETURN(Shape shape, ResultShape(dims));
   return std::vector<TensorType>{{args.in[0].dtype, std::move(shape)}};
 }
-
-int64_t IndexAt(const TensorView& indices, int64_t i) {
-  return indices.dtype() == DType::kInt32 ? indices.data<int32_t>()[i] : indices.data<int64_t>()[i];
-}
-
-// Every index is checked before any element moves, so the loops after it need not fail.
-absl::Status CheckIndices(const TensorView& indices, int64_t extent) {
-  const int64_t count = indices.num_elements();
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t index = IndexAt(indices, i);
-    if (index >= -extent && index < extent) continue;
-    return Error(Reason::kInvalidTensor,
-                 absl::StrCat("index ", index, " at position ", i, " is outside [", -extent, ", ",
-                              extent - 1, "]"));
-  }
-  return absl::OkStatus();
-}
-
-// Extents before, at and behind the axis of `shape`.
-struct Runs {
-  int64_t outer = 1, extent = 1, inner = 1;
-  Runs(const Shape& shape, int64_t axis) : extent(shape[static_cast<int>(axis)]) {
-    for (int d = 0; d < axis; ++d) outer *= shape[d];
-    for (int d = static_cast<int>(axis) + 1; d < shape.rank(); ++d) inner *= shape[d];
-  }
-};
-
-constexpr int64_t kBlockBytes = 64 * 1024;  // what is worth a thread's while
 
 absl::Status ReferenceGather(const ReferenceArgs& args) {
   const TensorView &data = args.in[0], &indices = args.in[1];
@@ -227,114 +216,6 @@ void ExportGatherGrad(NodeExport& n) {
                                  {{"axis", int64_t{1}}, {"reduction", std::string("add")}});
   n.Add("Reshape", {sums, n.Ints(ToVector(n.out_type().shape))}, n.out(0), as_given);
 }
-
-// ---- ScatterElements
-
-// For each element of `indices`, counted through the data row-major; behind the end where the index
-// is outside the axis, so that it is an error and never another element.
-ValueId ScatteredPlaces(NodeImport& n, ValueId indices, const Shape& data, int axis) {
-  GraphBuilder& b = n.b;
-  const Shape shape = b.shape(indices);
-  const Dims strides = data.Strides();
-  std::vector<int64_t> base(static_cast<size_t>(shape.num_elements()));
-  Dims at(shape.dims().size(), 0);
-  for (int64_t& place : base) {
-    for (int d = 0; d < shape.rank(); ++d) {
-      if (d != axis) place += at[static_cast<size_t>(d)] * strides[static_cast<size_t>(d)];
-    }
-    for (int d = shape.rank() - 1; d >= 0; --d) {
-      if (++at[static_cast<size_t>(d)] < shape[d]) break;
-      at[static_cast<size_t>(d)] = 0;
-    }
-  }
-  const auto number = [&b](int64_t value) { return b.Constant(Tensor::Scalar(value)); };
-  const int64_t extent = data[axis];
-  const ValueId index = Cast(b, indices, DType::kInt64);
-  const ValueId forward = Where(b, Less(b, index, number(0)), Add(b, index, number(extent)), index);
-  const ValueId inside =
-      And(b, GreaterOrEqual(b, forward, number(0)), Less(b, forward, number(extent)));
-  const ValueId place = Add(b, Mul(b, forward, number(strides[static_cast<size_t>(axis)])),
-                            b.Constant(Tensor::FromVector<int64_t>(shape, base)));
-  return Where(b, inside, place, number(data.num_elements()));
-}
-
-// The indices along `axis` as a vector, where all else shares them; else kNoValue.
-ValueId SharedIndices(GraphBuilder& b, ValueId indices, int axis) {
-  const Shape shape = b.shape(indices);
-  const Node* expand = b.Producer(indices);
-  const ValueId column =
-      expand != nullptr && expand->op == &kExpandOp ? b.operands(*expand)[0] : indices;
-  const Shape in = b.shape(column);
-  const int at = axis - (shape.rank() - in.rank());
-  if (at < 0 || in[at] != shape[axis] || in.num_elements() != shape[axis]) return kNoValue;
-  return Reshape(b, column, {shape[axis]});
-}
-
-// The updates added up, in zeros of the shape of the data.
-ValueId ScatteredSums(NodeImport& n, int axis) {
-  GraphBuilder& b = n.b;
-  const Shape data = n.type(0).shape, indices = n.type(1).shape;
-  bool whole = true;
-  for (int d = 0; d < data.rank(); ++d) whole = whole && (d == axis || indices[d] == data[d]);
-  const ValueId shared = whole ? SharedIndices(b, n.in(1), axis) : kNoValue;
-  if (shared != kNoValue) return GatherGrad(b, n.in(2), shared, axis, data[axis]);
-  if (!IndicesFit(n, indices.num_elements())) return kNoValue;
-  const Shape flat({indices.num_elements()});
-  const ValueId places = Reshape(b, ScatteredPlaces(n, n.in(1), data, axis), flat);
-  const ValueId sums = GatherGrad(b, Reshape(b, n.in(2), flat), places, 0, data.num_elements());
-  return Reshape(b, sums, data);
-}
-
-std::vector<ValueId> ImportScatterElements(NodeImport& n) {
-  if (!TakesInputs(n, 3, 3)) return {};
-  GraphBuilder& b = n.b;
-  const Shape data = n.type(0).shape, indices = n.type(1).shape;
-  const std::string reduction = StringAttr(n, "reduction", "none");
-  if (reduction != "add" || n.opset < 16) {
-    n.Fail(Reason::kUnsupportedOp,
-           absl::StrCat("reduction \"", reduction, "\" is not supported, only \"add\" is"));
-    return {};
-  }
-  const int axis = n.Axis(IntAttr(n, "axis", 0), data.rank());
-  if (!b.ok()) return {};
-  bool fits = indices == n.type(2).shape && indices.rank() == data.rank();
-  for (int d = 0; fits && d < data.rank(); ++d) fits = d == axis || indices[d] <= data[d];
-  if (!fits) {
-    n.Fail(Reason::kShapeMismatch,
-           absl::StrCat("indices ", indices.ToString(), " and updates ", n.type(2).shape.ToString(),
-                        " do not fit data ", data.ToString()));
-    return {};
-  }
-  const ValueId sums = ScatteredSums(n, axis);
-  if (sums == kNoValue) return {};
-  // Sums that began with 0 are never -0: adding them to 0 changes nothing.
-  const std::optional<double> known = b.UniformValue(n.in(0));
-  if (known && *known == 0 && !std::signbit(*known)) return {sums};
-  return {Add(b, n.in(0), sums)};
-}
-
-const OpDef kScatterElementsOp = {
-    .name = "ScatterElements",
-    .doc =
-        "The data with the updates added at the indices along `axis`; repeated indices add up. Only"
-        " the reduction `add`.",
-    .attrs = {},
-    .min_inputs = 3,
-    .max_inputs = 3,
-    .onnx = {{.name = "ScatterElements", .since = 16, .import = ImportScatterElements}},
-    .domain = {.samples =
-                   {
-                       {.inputs = {Drawn({3, 3}), Given({2, 3}, {1, 0, 2, 0, -1, 2}, DType::kInt64),
-                                   Drawn({2, 3})},
-                        .attrs = {{"reduction", std::string("add")}}},
-                       {.inputs = {Drawn({2, 4}), Given({2, 3}, {1, 1, -4, 3, 0, 3}, DType::kInt32),
-                                   Drawn({2, 3})},
-                        .attrs = {{"axis", int64_t{1}}, {"reduction", std::string("add")}}},
-                       {.inputs = {Drawn({4}), Given({0}, {}, DType::kInt64), Drawn({0})},
-                        .attrs = {{"reduction", std::string("add")}},
-                        .opset = 16},
-                   }},
-};
 
 const OpDef kGatherGradOp =
     {
@@ -558,8 +439,27 @@ ValueId GatherGrad(GraphBuilder& b, ValueId x, ValueId indices, int axis, int64_
                Attrs{{"axis", static_cast<int64_t>(axis)}, {"extent", extent}});
 }
 
-std::vector<const OpDef*> GatherOps() {
-  return {&kGatherOp, &kGatherGradOp, &kScatterElementsOp, &kPadOp};
+ValueId Integer(GraphBuilder& b, int64_t value) { return b.Constant(Tensor::Scalar(value)); }
+
+ValueId Counting(GraphBuilder& b, int64_t n, int rank, int axis, int64_t step) {
+  std::vector<int64_t> values(static_cast<size_t>(n));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<int64_t>(i * static_cast<uint64_t>(step));
+  }
+  Dims dims(static_cast<size_t>(rank), 1);
+  dims[static_cast<size_t>(axis)] = n;
+  return b.Constant(Tensor::FromVector<int64_t>(Shape(std::move(dims)), values));
 }
+
+ValueId FromStart(GraphBuilder& b, ValueId indices, int64_t extent) {
+  const ValueId index = Cast(b, indices, DType::kInt64);
+  return Where(b, Less(b, index, Integer(b, 0)), Add(b, index, Integer(b, extent)), index);
+}
+
+ValueId Inside(GraphBuilder& b, ValueId index, int64_t extent) {
+  return And(b, GreaterOrEqual(b, index, Integer(b, 0)), Less(b, index, Integer(b, extent)));
+}
+
+std::vector<const OpDef*> GatherOps() { return {&kGatherOp, &kGatherGradOp, &kPadOp}; }
 
 }  // namespace gradwire

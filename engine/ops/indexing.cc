@@ -448,23 +448,11 @@ Types InferConcat(const InferArgs& args) {
   return std::vector<TensorType>{{first.dtype, std::move(shape)}};
 }
 
-// Extents before, at and after an axis.
-struct Runs {
-  int64_t outer = 1, extent = 1, inner = 1;
-};
-Runs RunsAround(const Shape& shape, int64_t axis) {
-  Runs runs;
-  for (int d = 0; d < shape.rank(); ++d) {
-    (d < axis ? runs.outer : d == axis ? runs.extent : runs.inner) *= shape[d];
-  }
-  return runs;
-}
-
 absl::Status ReferenceConcat(const ReferenceArgs& args) {
   const int64_t axis = args.attrs.Int("axis");
   const TensorType& out = args.out_types[0];
   if (out.bytes() == 0) return absl::OkStatus();
-  const Runs all = RunsAround(out.shape, axis);
+  const Runs all(out.shape, axis);
   const int64_t bytes = DTypeBytes(out.dtype), row = all.extent * all.inner * bytes;
   int64_t at = 0;
   for (const TensorView& in : args.in) {
@@ -588,7 +576,10 @@ ValueId Concat(GraphBuilder& b, absl::Span<const ValueId> xs, int axis) {
 std::vector<const OpDef*> IndexingOps() {
   std::vector<const OpDef*> rows = {&kSliceOp, &kUnsliceOp, &kSplitOp, &kConcatOp,
                                     &kArrayFeatureExtractorOp};
-  for (const OpDef* row : GatherOps()) rows.push_back(row);
+  for (auto* family : {GatherOps, ScatterOps, SelectionOps, ArrangementOps, ResampleOps, ResizeOps,
+                       GridSampleOps}) {
+    for (const OpDef* row : family()) rows.push_back(row);
+  }
   return rows;
 }
 

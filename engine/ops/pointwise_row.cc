@@ -12,12 +12,15 @@ bool InClass(DType dtype, TypeClass type_class) {
       return dtype == DType::kBool;
     case kAnyType:
       return dtype != DType::kUndefined;
+    case kInteger:
+      return IsInteger(dtype);
   }
   return false;
 }
 
 absl::StatusOr<TensorType> InferBroadcast(absl::Span<const TensorType> in, TypeClass type_class) {
-  static constexpr const char* kExpected[] = {"FLOAT or DOUBLE", "a number", "BOOL", "any"};
+  static constexpr const char* kExpected[] = {"FLOAT or DOUBLE", "a number", "BOOL", "any",
+                                              "an integer"};
   TensorType out = in[0];
   for (size_t i = 0; i < in.size(); ++i) {
     if (!InClass(in[i].dtype, type_class)) {

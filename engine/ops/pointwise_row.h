@@ -18,7 +18,7 @@
 namespace gradwire {
 
 // Which element types a type rule lets through.
-enum TypeClass { kFloating, kNumeric, kBoolean, kAnyType };
+enum TypeClass { kFloating, kNumeric, kBoolean, kAnyType, kInteger };
 bool InClass(DType dtype, TypeClass type_class);
 
 // All inputs of one dtype of the class; the output has it too, and the broadcast shape.
@@ -64,6 +64,13 @@ bool VisitNumeric(DType dtype, Fn&& fn) {
   });
 }
 template <typename Fn>
+bool VisitInteger(DType dtype, Fn&& fn) {
+  return IsInteger(dtype) && VisitDType(dtype, [&](auto tag) {
+           using T = typename decltype(tag)::type;
+           if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) fn(tag);
+         });
+}
+template <typename Fn>
 bool VisitFloating(DType dtype, Fn&& fn) {
   if (dtype == DType::kFloat) {
     fn(TypeTag<float>{});
@@ -97,6 +104,7 @@ absl::Status PointwiseReference(const ReferenceArgs& args) {
   bool done = false;
   if constexpr (kClass == kFloating) done = VisitFloating(dtype, run);
   if constexpr (kClass == kNumeric) done = VisitNumeric(dtype, run);
+  if constexpr (kClass == kInteger) done = VisitInteger(dtype, run);
   if constexpr (kClass == kAnyType) done = VisitDType(dtype, run);
   if constexpr (kClass == kBoolean) {
     if (dtype == DType::kBool) {

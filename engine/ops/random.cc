@@ -1,10 +1,13 @@
 // Random values: pure functions of a seed, a step and the stream that import gave to the node.
 #include <algorithm>
+#include <bit>
+#include <numbers>
 
 #include "engine/base/philox.h"
 #include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
 #include "engine/ops/elementwise_rows.h"
+#include "engine/ops/structural.h"
 
 namespace gradwire {
 namespace {
@@ -56,26 +59,131 @@ absl::StatusOr<std::vector<TensorType>> InferRandomUniform(const InferArgs& args
   return std::vector<TensorType>{{dtype, std::move(shape)}};
 }
 
-Sample UniformSample(DType dtype) {
-  return {.inputs = {{.shape = {2}, .dtype = DType::kInt64, .values = {7, 1}}},
-          .attrs = {{"shape", std::vector<int64_t>{3, 5}},
-                    {"dtype", static_cast<int64_t>(dtype)},
-                    {"stream", int64_t{2}}}};
+// ---- ONNX's random ops
+
+// Uniform in [0, 1). An attribute `seed` gives the same numbers in every call; without one they
+// follow from the call's seed and the node. Draw 1 is independent of draw 0.
+ValueId DrawUniform(NodeImport& n, const TensorType& type, int64_t draw) {
+  if (!n.attrs.Has("seed")) {
+    return RandomUniform(n.b, n.Seed(), type, draw == 0 ? n.stream : ~n.stream);
+  }
+  const auto bits = std::bit_cast<int64_t>(FloatAttr(n, "seed", 0));
+  const ValueId seed = n.b.Constant(Tensor::FromVector<int64_t>({2}, {bits, 0}));
+  return RandomUniform(n.b, seed, type, draw);
 }
+
+// The type of the result: `dtype` or otherwise that of the input, and the shape. Computed in DOUBLE
+// if it is that, else in FLOAT.
+std::optional<TensorType> DrawnType(NodeImport& n, bool like, int64_t otherwise) {
+  const int64_t number = IntAttr(n, "dtype", otherwise);
+  const DType dtype = DTypeFromOnnx(number);
+  if (!IsFloating(dtype) && dtype != DType::kFloat16 && dtype != DType::kBfloat16) {
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("dtype is ", number, ", expected a floating type"));
+    return std::nullopt;
+  }
+  const auto dims = like ? std::optional(ToVector(n.type(0).shape.dims()))
+                         : RequiredInts(n, "shape", n.num_inputs());
+  if (!dims || !n.b.ok()) return std::nullopt;
+  const std::optional<Shape> shape = ResultShape(n.b, *dims);
+  return shape ? std::optional(TensorType{dtype, *shape}) : std::nullopt;
+}
+
+// low + (high - low) * u, or mean + scale * z of Box and Muller.
+template <bool kLike, bool kNormal>
+std::vector<ValueId> ImportRandom(NodeImport& n) {
+  if (!TakesInputs(n, kLike ? 1 : 0, kLike ? 1 : 0)) return {};
+  GraphBuilder& b = n.b;
+  const auto type = DrawnType(n, kLike, kLike ? static_cast<int64_t>(n.type(0).dtype) : 1);
+  if (!type) return {};
+  const DType computed = type->dtype == DType::kDouble ? DType::kDouble : DType::kFloat;
+  const TensorType drawn{computed, type->shape};
+  const auto constant = [&](double value) { return b.Scalar(computed, value); };
+  ValueId x = DrawUniform(n, drawn, 0);
+  double shift = FloatAttr(n, kNormal ? "mean" : "low", 0);
+  double factor = kNormal ? FloatAttr(n, "scale", 1) : FloatAttr(n, "high", 1) - shift;
+  if (kNormal) {
+    const ValueId radius = Sqrt(b, Mul(b, constant(-2), Log(b, Sub(b, constant(1), x))));
+    const ValueId angle = Mul(b, constant(2 * std::numbers::pi), DrawUniform(n, drawn, 1));
+    x = Mul(b, radius, Cos(b, angle));
+  }
+  return {Cast(b, Add(b, constant(shift), Mul(b, constant(factor), x)), type->dtype)};
+}
+
+std::vector<ValueId> ImportBernoulli(NodeImport& n) {
+  if (!TakesInputs(n, 1, 1)) return {};
+  GraphBuilder& b = n.b;
+  const TensorType in = n.type(0);
+  const int64_t number = IntAttr(n, "dtype", static_cast<int64_t>(in.dtype));
+  const DType dtype = DTypeFromOnnx(number);
+  if (!IsFloating(in.dtype) || dtype == DType::kUndefined) {
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("input is ", DTypeName(in.dtype), ", dtype ", number,
+                        "; expected FLOAT or DOUBLE and a supported type"));
+    return {};
+  }
+  return {Cast(b, Less(b, DrawUniform(n, in, 0), n.in(0)), dtype)};
+}
+
+Sample ShapeSample(DType dtype, Attrs::Entry more) {
+  return {.inputs = {},
+          .attrs = {{"shape", Ints({3, 5})}, {"dtype", static_cast<int64_t>(dtype)}, more}};
+}
+
+const OpDef kRandomNormalOp = {
+    .name = "RandomNormal",
+    .doc =
+        "Normal with `mean` and `scale`, of RandomUniform's numbers by Box and Muller. An attribute"
+        " `seed` gives the same ones in every call.",
+    .min_inputs = 0,
+    .max_inputs = 0,
+    .onnx = {{.name = "RandomNormal", .since = 1, .import = ImportRandom<false, true>}},
+    .domain = {.samples = {ShapeSample(DType::kFloat, {"seed", 3.5}),
+                           ShapeSample(DType::kDouble, {"scale", 2.0})}},
+};
+
+const OpDef kRandomNormalLikeOp = {
+    .name = "RandomNormalLike",
+    .doc = "RandomNormal of the input's shape.",
+    .onnx = {{.name = "RandomNormalLike", .since = 1, .import = ImportRandom<true, true>}},
+    .domain = {.samples = {{.inputs = {Drawn({2, 3})}, .attrs = {{"mean", 1.0}}},
+                           {.inputs = {Given({3}, {1}, DType::kInt64)},
+                            .attrs = {{"dtype", int64_t{11}}, {"seed", 1.0}}}}},
+};
+
+const OpDef kRandomUniformLikeOp = {
+    .name = "RandomUniformLike",
+    .doc = "RandomUniform of the input's shape.",
+    .onnx = {{.name = "RandomUniformLike", .since = 1, .import = ImportRandom<true, false>}},
+    .domain = {.samples = {{.inputs = {Drawn({2, 3})}, .attrs = {{"low", 1.0}, {"high", 3.0}}}}},
+};
+
+const OpDef kBernoulliOp = {
+    .name = "Bernoulli",
+    .doc = "1 with the probability that the input says, else 0. The derivative is 0.",
+    .onnx = {{.name = "Bernoulli", .since = 15, .import = ImportBernoulli}},
+    .domain = {.samples = {{.inputs = {Drawn({2, 3}, 0.1, 0.9)}},
+                           {.inputs = {Drawn({4}, 0.1, 0.9)},
+                            .attrs = {{"dtype", int64_t{9}}, {"seed", 2.0}}}}},
+};
 
 const OpDef kRandomUniformOp = {
     .name = "RandomUniform",
     .doc =
         "Uniform in [0, 1): Philox4x32-10, keyed by the input `[seed, step]` and counting elements "
-        "and the attribute `stream`. The derivative is 0.",
+        "and the attribute `stream`; ONNX's `low` and `high` shift and scale it. An attribute "
+        "`seed` gives the same numbers in every call. The derivative is 0.",
     .attrs = {{"shape", std::vector<int64_t>(), true},
               {"dtype", int64_t{1}},
               {"stream", int64_t{0}}},
     .infer = InferRandomUniform,
     .reference = RandomUniformReference,
     .derivative = Zero{},
+    .onnx = {{.name = "RandomUniform", .since = 1, .import = ImportRandom<false, false>}},
     .no_onnx_form = "random values have no ONNX form; use mode EVAL, in which a Dropout draws none",
-    .domain = {.samples = {UniformSample(DType::kFloat), UniformSample(DType::kDouble)}},
+    .domain = {.samples = {ShapeSample(DType::kFloat, {"low", -1.0}),
+                           ShapeSample(DType::kDouble, {"high", 2.0}),
+                           ShapeSample(DType::kFloat, {"seed", 7.0})}},
 };
 
 // ---- Dropout
@@ -163,6 +271,9 @@ ValueId RandomUniform(GraphBuilder& b, ValueId seed, const TensorType& type, int
                 {"stream", stream}});
 }
 
-std::vector<const OpDef*> RandomOps() { return {&kRandomUniformOp, &kDropoutOp}; }
+std::vector<const OpDef*> RandomOps() {
+  return {&kRandomUniformOp,    &kRandomUniformLikeOp, &kRandomNormalOp,
+          &kRandomNormalLikeOp, &kBernoulliOp,         &kDropoutOp};
+}
 
 }  // namespace gradwire

@@ -196,6 +196,12 @@ std::vector<ValueId> ImportReduce(NodeImport& n) {
   const int rank = n.type(0).shape.rank();
   const Axes axes = n.Axes(given.value_or(std::vector<int64_t>()), rank);
   if (!n.b.ok()) return {};
+  // Whether any or all are true: extremes of BOOL, since opset 20.
+  const bool extreme = kReduce == gradwire::ReduceMax || kReduce == gradwire::ReduceMin;
+  if (extreme && n.opset >= 20 && n.type(0).dtype == DType::kBool) {
+    const ValueId numbers = Cast(n.b, n.in(0), DType::kUint8);
+    return {Cast(n.b, kReduce(n.b, numbers, axes, keepdims), DType::kBool)};
+  }
   return {kReduce(n.b, n.in(0), axes, keepdims)};
 }
 

@@ -262,7 +262,7 @@ def graph_rows():
     yield refused("not_differentiable", "NOT_DIFFERENTIABLE",
                   gradient(text_of("i = Cast<to = 7>(x)\nf = Cast<to = 7>(i)", outputs="int64 f")))
     yield refused("shape_that_depends_on_floats", "DATA_DEPENDENT_SHAPE",
-                  evaluate(text_of("y = Mul(x, x)\ns = Cast<to = 7>(y)\nf = Expand(y, s)", inputs="double[1] x"),
+                  gradient(text_of("y = Mul(x, x)\ns = Cast<to = 7>(y)\nf = Expand(y, s)", inputs="double[1] x"),
                            {"x": tensor([2.0])}))
     for name, model in (("text", chain_text), ("onnx", chain_proto), ("formula", chain_formula)):
         yield refused(f"{MAX_NODES + 2}_nodes_in_{name}", "GRAPH_TOO_LARGE", gradient(model(MAX_NODES + 2)))
