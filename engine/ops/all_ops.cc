@@ -7,7 +7,7 @@ const OpRegistry& AllOps() {
     std::vector<const OpDef*> rows;
     for (auto* family :
          {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps, LinalgOps, ConvOps,
-          PoolOps, SumPoolOps, ShapeOps, IndexingOps, RandomOps}) {
+          PoolOps, SumPoolOps, NormalizationOps, ShapeOps, IndexingOps, RandomOps}) {
       for (const OpDef* row : family()) rows.push_back(row);
     }
     return new OpRegistry(std::move(rows));

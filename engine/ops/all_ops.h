@@ -18,6 +18,7 @@ std::vector<const OpDef*> LinalgOps();
 std::vector<const OpDef*> ConvOps();
 std::vector<const OpDef*> PoolOps();
 std::vector<const OpDef*> SumPoolOps();
+std::vector<const OpDef*> NormalizationOps();
 std::vector<const OpDef*> ShapeOps();
 std::vector<const OpDef*> IndexingOps();
 std::vector<const OpDef*> RandomOps();
