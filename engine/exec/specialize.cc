@@ -48,6 +48,7 @@ class Specializer {
     GW_RETURN_IF_ERROR(problems_.ToStatus());
     builder_.SetOrigin(-1);
     for (ModelValue v : outputs_) builder_.Output(Name(v), values_[static_cast<size_t>(v)]);
+    if (request_.update_states) UpdateStates();
     Specialized out;
     GW_ASSIGN_OR_RETURN(out.graph, std::move(builder_).Build());
     out.frozen = freezer_.used();
@@ -56,6 +57,14 @@ class Specializer {
 
  private:
   const std::string& Name(ModelValue v) const { return model_.value_names[static_cast<size_t>(v)]; }
+
+  void UpdateStates() {
+    for (const GraphInput& input : builder_.so_far().inputs()) {
+      const auto state = states_.find(input.value);
+      if (state == states_.end() || state->second == input.value) continue;
+      builder_.Update(input.name, state->second);
+    }
+  }
 
   void ResolveNames() {
     for (const std::string& name : request_.outputs) {
@@ -214,6 +223,7 @@ class Specializer {
     if (!needed_value_[static_cast<size_t>(v)]) return;
     const ValueId id = builder_.Input(Name(v), {WithPrecision(view.dtype()), view.shape()}, stage);
     values_[static_cast<size_t>(v)] = id;
+    if (stage == Stage::kParameter) states_.emplace(id, id);
     const bool varies = stage == Stage::kPoint && IsFloating(view.dtype()) &&
                         std::find(marks_.begin(), marks_.end(), v) != marks_.end();
     freezer_.Bind(id, Name(v), view, varies);
@@ -231,7 +241,7 @@ class Specializer {
     while (num_outputs > 0 && node.outputs[static_cast<size_t>(num_outputs - 1)] < 0) --num_outputs;
     NodeImport import(
         builder_, node.attrs, in, num_outputs, node.opset, request_.mode,
-        [this](ValueId v) { return freezer_.Value(v); }, static_cast<int64_t>(index));
+        [this](ValueId v) { return freezer_.Value(v); }, static_cast<int64_t>(index), &states_);
     std::vector<ValueId> out =
         node.binding->import != nullptr ? node.binding->import(import) : ImportAsIs(node, in);
     if (!builder_.ok()) {
@@ -284,6 +294,7 @@ class Specializer {
   absl::flat_hash_map<std::string, std::pair<int64_t, std::string>> symbols_;
   GraphBuilder builder_;
   std::vector<ValueId> values_;  // by ModelValue; kNoValue: not built (yet)
+  NodeImport::States states_;
   Freezer freezer_;
 };
 
@@ -293,13 +304,18 @@ absl::StatusOr<Specialized> Specialize(const Model& model, const SpecializeReque
   return Specializer(model, request).Run();
 }
 
-std::vector<std::string> DefaultWrt(const Model& model, const NamedViews& inputs) {
+std::vector<std::string> TrainableInitializers(const Model& model) {
+  const std::vector<bool> states = model.States();
   std::vector<std::string> out;
   for (const ModelInitializer& init : model.initializers) {
-    if (IsFloating(init.data.dtype())) {
-      out.push_back(model.value_names[static_cast<size_t>(init.value)]);
-    }
+    const auto v = static_cast<size_t>(init.value);
+    if (IsFloating(init.data.dtype()) && !states[v]) out.push_back(model.value_names[v]);
   }
+  return out;
+}
+
+std::vector<std::string> DefaultWrt(const Model& model, const NamedViews& inputs) {
+  std::vector<std::string> out = TrainableInitializers(model);
   if (!out.empty()) return out;
   for (const ModelInput& input : model.inputs) {
     const std::string& name = model.value_names[static_cast<size_t>(input.value)];

@@ -34,6 +34,8 @@ struct SpecializeRequest {
   std::vector<std::string> marks;    // values that must stay distinct (wrt), any floating value
   Mode mode = Mode::kAsGraph;
   Precision precision = Precision::kAsGraph;
+  // The graph updates the states of its nodes (running statistics): for a step of training.
+  bool update_states = false;
 };
 
 struct Specialized {
@@ -46,8 +48,11 @@ struct Specialized {
 
 absl::StatusOr<Specialized> Specialize(const Model& model, const SpecializeRequest& request);
 
+// The floating initialisers that can be trained: all but running statistics.
+std::vector<std::string> TrainableInitializers(const Model& model);
+
 // The floating values that a derivative is taken by where a call names none: the floating
-// initialisers, or the floating inputs where there are none.
+// initialisers but for running statistics, or the floating inputs where there are none.
 std::vector<std::string> DefaultWrt(const Model& model, const NamedViews& inputs);
 
 // Runs a graph's reference kernels on dense tensors: the oracle, and the evaluator of frozen

@@ -6,6 +6,7 @@
 #ifndef GRADWIRE_ENGINE_GRAPH_MODEL_H_
 #define GRADWIRE_ENGINE_GRAPH_MODEL_H_
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -57,6 +58,21 @@ class Model {
   ModelValue FindValue(absl::string_view name) const {
     auto it = value_by_name.find(name);
     return it == value_by_name.end() ? -1 : it->second;
+  }
+  // By ModelValue: true for what serves as a state of nodes (OpDef::state_inputs) and nothing else.
+  std::vector<bool> States() const {
+    std::vector<bool> state(value_names.size(), false), other = state;
+    for (const ModelNode& node : nodes) {
+      for (size_t i = 0; i < node.inputs.size(); ++i) {
+        if (node.inputs[i] < 0) continue;
+        const std::vector<int>& places = node.op->state_inputs;
+        const bool is_state =
+            std::find(places.begin(), places.end(), static_cast<int>(i)) != places.end();
+        (is_state ? state : other)[static_cast<size_t>(node.inputs[i])] = true;
+      }
+    }
+    for (size_t v = 0; v < state.size(); ++v) state[v] = state[v] && !other[v];
+    return state;
   }
 };
 

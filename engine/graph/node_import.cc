@@ -59,6 +59,18 @@ std::vector<int64_t> NodeImport::Axes(const std::vector<int64_t>& axes, int rank
   return out;
 }
 
+ValueId NodeImport::State(int i) const {
+  if (states_ == nullptr) return in(i);
+  const auto known = states_->find(in(i));
+  return known == states_->end() ? in(i) : known->second;
+}
+
+void NodeImport::SetState(int i, ValueId next) {
+  if (states_ == nullptr) return;
+  const auto known = states_->find(in(i));
+  if (known != states_->end()) known->second = next;
+}
+
 ValueId NodeImport::Seed() {
   const ValueId known = b.so_far().FindInput(kSeedInput);
   if (known != kNoValue) return known;

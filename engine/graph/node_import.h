@@ -18,6 +18,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "engine/graph/builder.h"
 
 namespace gradwire {
@@ -33,8 +34,13 @@ class NodeImport {
   // floating data, or the bounds are passed.
   using Freeze = std::function<absl::StatusOr<Tensor>(ValueId)>;
 
+  // What each initialiser holds after a step of training, by its value: itself at first.
+  using States = absl::flat_hash_map<ValueId, ValueId>;
+
+  // Without `states`, nothing is updated.
   NodeImport(GraphBuilder& builder, const Attrs& node_attrs, absl::Span<const ValueId> inputs,
-             int outputs, int node_opset, Mode call_mode, Freeze freeze, int64_t stream_index)
+             int outputs, int node_opset, Mode call_mode, Freeze freeze, int64_t stream_index,
+             States* states = nullptr)
       : b(builder),
         attrs(node_attrs),
         num_outputs(outputs),
@@ -42,7 +48,8 @@ class NodeImport {
         mode(call_mode),
         stream(stream_index),
         in_(inputs),
-        freeze_(std::move(freeze)) {}
+        freeze_(std::move(freeze)),
+        states_(states) {}
 
   GraphBuilder& b;
   const Attrs& attrs;     // as in the file: defaults are the import function's business
@@ -70,6 +77,12 @@ class NodeImport {
   // All of them, distinct, sorted; `axes` empty means all of them.
   std::vector<int64_t> Axes(const std::vector<int64_t>& axes, int rank);
 
+  // Input i, which is one of the row's state_inputs, as the nodes before this one leave it.
+  ValueId State(int i) const;
+  // Leaves `next`, of the same type, in it: the initialiser's value after a step of training. Where
+  // the call is no such step, or the input no initialiser, this does nothing.
+  void SetState(int i, ValueId next);
+
   // The INT64[2] value {seed, step} that keys every random op: an input of the graph named
   // kSeedInput, made at its first use.
   ValueId Seed();
@@ -79,6 +92,7 @@ class NodeImport {
  private:
   absl::Span<const ValueId> in_;
   Freeze freeze_;
+  States* states_;
 };
 
 }  // namespace gradwire

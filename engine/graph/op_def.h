@@ -200,6 +200,9 @@ struct OpDef {
   // element of the first output.
   int64_t (*flops)(const InferArgs& args, const TensorType& out) = nullptr;
   std::vector<OnnxBinding> onnx = {};
+  // Inputs of the ONNX node that are a state and no parameter (running statistics): training
+  // updates them (NodeImport::SetState), and nothing differentiates by them unless asked.
+  std::vector<int> state_inputs = {};
   // How the op is written as ONNX: node_export.h. Null: as one node of the newest binding.
   void (*export_onnx)(NodeExport& n) = nullptr;
   // Why it cannot be written as ONNX, where it cannot.

@@ -7,7 +7,8 @@ const OpRegistry& AllOps() {
     std::vector<const OpDef*> rows;
     for (auto* family :
          {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps, LinalgOps, FactorOps,
-          GammaOps, EinsumOps, AttentionOps, ConvOps, PoolOps, ShapeOps, IndexingOps, RandomOps}) {
+          GammaOps, EinsumOps, AttentionOps, ConvOps, PoolOps, SumPoolOps, NormalizationOps,
+          ShapeOps, IndexingOps, RandomOps}) {
       for (const OpDef* row : family()) rows.push_back(row);
     }
     return new OpRegistry(std::move(rows));

@@ -21,6 +21,8 @@ std::vector<const OpDef*> EinsumOps();
 std::vector<const OpDef*> AttentionOps();
 std::vector<const OpDef*> ConvOps();
 std::vector<const OpDef*> PoolOps();
+std::vector<const OpDef*> SumPoolOps();
+std::vector<const OpDef*> NormalizationOps();
 std::vector<const OpDef*> ShapeOps();
 std::vector<const OpDef*> IndexingOps();
 std::vector<const OpDef*> RandomOps();

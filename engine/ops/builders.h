@@ -73,6 +73,10 @@ ValueId ReduceMax(GraphBuilder& b, ValueId x, const Axes& axes, bool keepdims = 
 ValueId ReduceMin(GraphBuilder& b, ValueId x, const Axes& axes, bool keepdims = false);
 ValueId ReduceProd(GraphBuilder& b, ValueId x, const Axes& axes, bool keepdims = false);
 ValueId ReduceLogSumExp(GraphBuilder& b, ValueId x, const Axes& axes, bool keepdims = false);
+// The parts of p-norms, p at least 1: |x|^p, and x^(1/p) with a derivative of 0 at 0 (PyTorch's
+// convention for norms) for what is not negative.
+ValueId PowerOfMagnitude(GraphBuilder& b, ValueId x, double p);
+ValueId NormRoot(GraphBuilder& b, ValueId x, double p);
 // Sums x down to a shape that broadcasts to x's: the transpose of broadcasting.
 ValueId SumTo(GraphBuilder& b, ValueId x, const Shape& shape);
 
@@ -95,6 +99,10 @@ ValueId MatMul(GraphBuilder& b, ValueId x, ValueId y);
 ValueId MatrixTranspose(GraphBuilder& b, ValueId x);
 // (A B)^T as B^T A^T: kNoValue unless x is a MatMul and perm swaps its last two dimensions only.
 ValueId SwapFactors(GraphBuilder& b, ValueId x, const std::vector<int64_t>& perm);
+
+// ---- sum_pool.cc: the sum of each window of [N, C, ...], which "kernel", "strides", "pads" and
+// "dilations" describe (engine/graph/window.h)
+ValueId SumPool(GraphBuilder& b, ValueId x, const Attrs& window);
 
 // ---- shape.cc, indexing.cc: moving elements
 ValueId Reshape(GraphBuilder& b, ValueId x, const Shape& shape);

@@ -285,33 +285,282 @@ ValueId AlongChannels(NodeImport& n, int input, int64_t channels) {
   return Reshape(n.b, n.in(input), Shape(std::move(along)));
 }
 
-std::vector<ValueId> ImportConv(NodeImport& n) {
-  if (!TakesInputs(n, 2, 3)) return {};
-  const Shape x = n.type(0).shape, w = n.type(1).shape;
-  if (x.rank() < 3 || w.rank() != x.rank()) {
-    n.Fail(Reason::kShapeMismatch,
-           absl::StrCat("input is ", x.ToString(), ", kernel ", w.ToString(),
-                        "; expected [N,C,...] and [M,C/group,...] of equal rank, at least 3"));
-    return {};
-  }
-  const std::vector<int64_t> kernel = ToVector(SpatialDims(w));
+bool ConvShapesFit(NodeImport& n) {
+  const Shape &x = n.type(0).shape, &w = n.type(1).shape;
+  if (x.rank() >= 3 && w.rank() == x.rank()) return true;
+  n.Fail(Reason::kShapeMismatch,
+         absl::StrCat("input is ", x.ToString(), ", kernel ", w.ToString(),
+                      "; expected [N,C,...] and [M,C/group,...] of equal rank, at least 3"));
+  return false;
+}
+
+// x * w with the node's windows.
+ValueId Convolve(NodeImport& n, ValueId x, ValueId w) {
+  if (!n.b.ok()) return kNoValue;
+  const std::vector<int64_t> kernel = ToVector(SpatialDims(n.b.shape(w)));
   if (const auto said = IntsAttr(n, "kernel_shape", kernel); said != kernel) {
     n.Fail(Reason::kShapeMismatch,
-           absl::StrCat("kernel_shape does not fit the kernel ", w.ToString()));
-    return {};
+           absl::StrCat("kernel_shape does not fit the kernel ", n.b.shape(w).ToString()));
   }
   const int64_t group = IntAttr(n, "group", 1);
-  std::optional<std::vector<Attrs::Entry>> attrs = WindowAttrs(n, SpatialDims(x), kernel, false);
-  if (!n.b.ok()) return {};
-  // Made before the convolution, which can then take the sum along.
-  const ValueId bias = n.has(2) ? AlongChannels(n, 2, w[0]) : kNoValue;
-  if (!n.b.ok()) return {};
+  std::optional<std::vector<Attrs::Entry>> attrs =
+      WindowAttrs(n, SpatialDims(n.b.shape(x)), kernel, false);
+  if (!n.b.ok()) return kNoValue;
   attrs->emplace_back("group", group);
-  const ValueId y = n.b.Add(kConvOp, {n.in(0), n.in(1)}, Attrs(*std::move(attrs)));
+  return n.b.Add(kConvOp, {x, w}, Attrs(*std::move(attrs)));
+}
+
+std::vector<ValueId> ImportConv(NodeImport& n) {
+  if (!TakesInputs(n, 2, 3) || !ConvShapesFit(n)) return {};
+  // Made before the convolution, which can then take the sum along.
+  const ValueId bias = n.has(2) ? AlongChannels(n, 2, n.type(1).shape[0]) : kNoValue;
+  const ValueId y = Convolve(n, n.in(0), n.in(1));
   return {bias == kNoValue ? y : Add(n.b, y, bias)};
 }
 
+// One spatial dimension of a ConvTranspose: element i of the input spreads over the output from
+// i * stride - before on, by taps `dilation` apart.
+struct Spread {
+  int64_t in, kernel, stride, dilation, output_padding;
+  int64_t before = 0, out = 0;
+
+  // All that is met, without padding; INT64_MAX where that overflows.
+  int64_t Full() const {
+    const int64_t span = SaturatingAdd(SaturatingMul(kernel - 1, dilation), 1);
+    return SaturatingAdd(SaturatingMul(in - 1, stride), span);
+  }
+};
+
+// The list of one integer a dimension, or `fallback` for each.
+std::vector<int64_t> DimensionsAttr(NodeImport& n, absl::string_view name, size_t count,
+                                    int64_t fallback) {
+  std::vector<int64_t> out = IntsAttr(n, name, std::vector<int64_t>(count, fallback));
+  if (n.b.ok() && out.size() != count) {
+    n.Fail(Reason::kInvalidModel,
+           absl::StrCat(name, " has ", out.size(), " elements, expected ", count));
+  }
+  return out;
+}
+
+// The extents that output_shape or auto_pad ask for; nullopt where pads decide.
+std::optional<std::vector<int64_t>> WantedExtents(NodeImport& n, const std::string& mode,
+                                                  absl::Span<const int64_t> in,
+                                                  absl::Span<const int64_t> strides) {
+  if (n.attrs.Has("output_shape")) {
+    std::vector<int64_t> shape = IntsAttr(n, "output_shape", {});
+    if (shape.size() == in.size() + 2) shape.erase(shape.begin(), shape.begin() + 2);
+    if (shape.size() == in.size()) return shape;
+    n.Fail(Reason::kInvalidModel,
+           absl::StrCat("output_shape has ", shape.size(), " elements, expected ", in.size()));
+  }
+  if (mode != "SAME_UPPER" && mode != "SAME_LOWER") return std::nullopt;
+  std::vector<int64_t> shape;
+  for (size_t i = 0; i < in.size(); ++i) shape.push_back(SaturatingMul(in[i], strides[i]));
+  return shape;
+}
+
+// Every dimension of the node; empty after a failure.
+std::vector<Spread> Spreads(NodeImport& n, absl::Span<const int64_t> in,
+                            absl::Span<const int64_t> kernel) {
+  const size_t rank = in.size();
+  const std::vector<int64_t> strides = DimensionsAttr(n, "strides", rank, 1);
+  const std::vector<int64_t> dilations = DimensionsAttr(n, "dilations", rank, 1);
+  const std::vector<int64_t> extra = DimensionsAttr(n, "output_padding", rank, 0);
+  std::vector<int64_t> pads = DimensionsAttr(n, "pads", 2 * rank, 0);
+  const std::string mode = AutoPad(n);
+  if (!n.b.ok()) return {};
+  if (mode != "NOTSET") pads.assign(2 * rank, 0);
+  const auto wanted = WantedExtents(n, mode, in, strides);
+  std::vector<Spread> out;
+  for (size_t i = 0; i < rank && n.b.ok(); ++i) {
+    Spread d{in[i], kernel[i], strides[i], dilations[i], extra[i]};
+    const bool sane = d.in > 0 && d.kernel > 0 && d.stride > 0 && d.dilation > 0 &&
+                      d.output_padding >= 0 && pads[i] >= 0 && pads[i + rank] >= 0;
+    const int64_t full = sane ? SaturatingAdd(d.Full(), d.output_padding) : INT64_MAX;
+    if (wanted) {
+      d.out = (*wanted)[i];
+      // Where more is asked for than is met, zeros follow.
+      const int64_t total = std::max<int64_t>(full - std::max<int64_t>(d.out, 0), 0);
+      d.before = mode == "SAME_UPPER" ? total / 2 : total - total / 2;
+    } else {
+      d.before = pads[i];
+      d.out = full - SaturatingAdd(pads[i], pads[i + rank]);
+    }
+    if (full == INT64_MAX || d.out < 1 || d.before >= d.Full()) {
+      n.Fail(
+          sane ? Reason::kShapeMismatch : Reason::kInvalidModel,
+          absl::StrCat("dimension ", i + 2, ": extent ", d.in, ", kernel ", d.kernel, ", stride ",
+                       d.stride, ", dilation ", d.dilation, ", pads ", pads[i], " and ",
+                       pads[i + rank], ", output_padding ", d.output_padding, " give no output"));
+    }
+    out.push_back(d);
+  }
+  return out;
+}
+
+// The input's gradient of the convolution whose windows are these spreads. It has as many elements
+// as it needs for that many windows; zeros fill up the rest of `out`.
+ValueId SpreadOut(GraphBuilder& b, ValueId x, ValueId w, const std::vector<Spread>& dims,
+                  int64_t group) {
+  if (!b.ok()) return kNoValue;
+  std::vector<int64_t> strides, dilations, pads, after, met, starts(2, 0);
+  for (const Spread& d : dims) {
+    const int64_t rest = d.Full() - d.before - d.out;  // below 0: more than is met
+    met.push_back(rest > -d.stride ? d.out : d.Full() - d.before);
+    strides.push_back(d.stride);
+    dilations.push_back(d.dilation);
+    pads.push_back(d.before);
+    after.push_back(std::max<int64_t>(rest, 0));
+  }
+  pads.insert(pads.end(), after.begin(), after.end());
+  const ValueId y = b.Add(kConvInputGradOp, {x, w},
+                          {{"strides", strides},
+                           {"pads", pads},
+                           {"dilations", dilations},
+                           {"group", group},
+                           {"shape", met}});
+  if (!b.ok()) return kNoValue;
+  std::vector<int64_t> shape = {b.shape(y)[0], b.shape(y)[1]};
+  for (const Spread& d : dims) shape.push_back(d.out);
+  const std::optional<Shape> whole = ResultShape(b, shape);
+  if (!whole || *whole == b.shape(y)) return y;
+  return Unslice(b, y, std::vector<int64_t>(shape.size(), 0), std::vector<int64_t>(shape.size(), 1),
+                 *whole);
+}
+
+std::vector<ValueId> ImportConvTranspose(NodeImport& n) {
+  if (!TakesInputs(n, 2, 3)) return {};
+  const Shape x = n.type(0).shape, w = n.type(1).shape;
+  const int64_t group = IntAttr(n, "group", 1);
+  if (x.rank() < 3 || w.rank() != x.rank() || w[0] != x[1]) {
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("input is ", x.ToString(), ", kernel ", w.ToString(),
+                        "; expected [N,C,...] and [C,M/group,...] of equal rank, at least 3"));
+    return {};
+  }
+  if (group < 1) n.Fail(Reason::kInvalidModel, absl::StrCat("group is ", group));
+  const std::vector<int64_t> kernel = ToVector(SpatialDims(w));
+  if (IntsAttr(n, "kernel_shape", kernel) != kernel) {
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("kernel_shape does not fit the kernel ", w.ToString()));
+  }
+  if (!n.b.ok()) return {};
+  const std::vector<Spread> dims = Spreads(n, SpatialDims(x), kernel);
+  const ValueId bias = n.has(2) ? AlongChannels(n, 2, SaturatingMul(w[1], group)) : kNoValue;
+  const ValueId y = SpreadOut(n.b, n.in(0), n.in(1), dims, group);
+  return {bias == kNoValue ? y : Add(n.b, y, bias)};
+}
+
+std::vector<Sample> ConvTransposeSamples();
+
+const OpDef kConvTransposeOp = {
+    .name = "ConvTranspose",
+    .doc =
+        "The transpose of a convolution: each element of `[N, C, ...]` adds its multiple of the"
+        " kernels `[C, M/group, ...]` to the output, one to three dimensions. `output_shape` and"
+        " `auto_pad` choose the padding as ONNX says; where they ask for more than the kernels"
+        " reach, zeros follow.",
+    .min_inputs = 2,
+    .max_inputs = 3,
+    .onnx = {{.name = "ConvTranspose", .since = 1, .import = ImportConvTranspose}},
+    .domain = {.samples = ConvTransposeSamples()},
+};
+
+// Input i as DOUBLE without its zero point, input `point`: exact, and so are sums below 2^53.
+ValueId WithoutZeroPoint(NodeImport& n, int i, int point, bool by_channel) {
+  GraphBuilder& b = n.b;
+  const TensorType type = n.type(i);
+  if (type.dtype != DType::kUint8 && type.dtype != DType::kInt8) {
+    n.Fail(Reason::kDtypeUnsupported,
+           absl::StrCat("input ", i, " is ", DTypeName(type.dtype), ", expected UINT8 or INT8"));
+    return kNoValue;
+  }
+  const ValueId value = Cast(b, n.in(i), DType::kDouble);
+  if (!n.has(point)) return value;
+  const TensorType zero = n.type(point);
+  const bool one = zero.shape.num_elements() == 1;
+  const bool fits = one || (by_channel && zero.shape == Shape{type.shape[0]});
+  if (zero.dtype != type.dtype || !fits) {
+    n.Fail(Reason::kShapeMismatch, absl::StrCat("the zero point ", zero.ToString(),
+                                                " does not fit input ", i, ", ", type.ToString()));
+    return kNoValue;
+  }
+  Dims dims(static_cast<size_t>(type.shape.rank()), 1);
+  dims[0] = zero.shape.num_elements();
+  return Sub(b, value, Reshape(b, Cast(b, n.in(point), DType::kDouble), Shape(std::move(dims))));
+}
+
+const OpDef
+    kConvIntegerOp =
+        {
+            .name = "ConvInteger",
+            .doc = "Conv of 8-bit integers less their zero points, exactly, as INT32.",
+            .min_inputs = 2,
+            .max_inputs = 4,
+            .onnx = {{.name = "ConvInteger",
+                      .since = 10,
+                      .import = [](NodeImport& n) -> std::vector<ValueId> {
+                        if (!TakesInputs(n, 2, 4) || !ConvShapesFit(n)) return {};
+                        const ValueId x = WithoutZeroPoint(n, 0, 2, false);
+                        const ValueId w = WithoutZeroPoint(n, 1, 3, true);
+                        return {Cast(n.b, Convolve(n, x, w), DType::kInt32)};
+                      }}},
+            .domain = {.samples =
+                           {
+                               {.inputs = {{.shape = {1, 2, 4, 4},
+                                            .dtype = DType::kUint8,
+                                            .low = 0,
+                                            .high = 255},
+                                           {.shape = {2, 2, 3, 2},
+                                            .dtype = DType::kInt8,
+                                            .low = -128,
+                                            .high = 128},
+                                           Given({}, {100}, DType::kUint8),
+                                           Given({2}, {-3, 7}, DType::kInt8)},
+                                .attrs = {{"pads", Ints({1, 0, 1, 0})}}},
+                               {.inputs = {{.shape = {1, 4, 5},
+                                            .dtype = DType::kInt8,
+                                            .low = -128,
+                                            .high = 128},
+                                           {.shape = {2, 2, 3},
+                                            .dtype = DType::kUint8,
+                                            .low = 0,
+                                            .high = 255}},
+                                .attrs = {{"group", int64_t{2}}, {"strides", Ints({2})}}},
+                           }},
+};
+
 // ---- Samples
+
+std::vector<Sample> ConvTransposeSamples() {
+  const auto same = [](const char* mode) { return Attrs::Entry{"auto_pad", std::string(mode)}; };
+  return {
+      {.inputs = {Drawn({2, 3, 4, 3}), Drawn({3, 2, 3, 2}), Drawn({2})}},
+      {.inputs = {Drawn({1, 2, 4, 4}), Drawn({2, 1, 3, 3}), Drawn({1})},
+       .attrs = {{"kernel_shape", Ints({3, 3})},
+                 {"strides", Ints({3, 2})},
+                 {"pads", Ints({1, 0, 1, 0})},
+                 {"dilations", Ints({2, 2})},
+                 {"output_padding", Ints({1, 0})}}},
+      {.inputs = {Drawn({2, 4, 3}), Drawn({4, 3, 2}), Drawn({6})},
+       .attrs = {{"group", int64_t{2}}, {"strides", Ints({2})}, {"output_padding", Ints({1})}},
+       .opset = 6},
+      {.inputs = {Drawn({1, 2, 3, 2, 3}), Drawn({2, 1, 3, 2, 3})},
+       .attrs = {{"strides", Ints({3, 1, 3})}, {"pads", Ints({1, 0, 0, 0, 0, 0})}}},
+      {.inputs = {Drawn({1, 1, 3, 3}), Drawn({1, 2, 3, 3})},
+       .attrs = {{"strides", Ints({3, 2})}, {"output_shape", Ints({10, 8})}}},
+      {.inputs = {Drawn({1, 1, 3, 3}), Drawn({1, 2, 3, 3})},
+       .attrs = {{"strides", Ints({2, 2})}, same("SAME_UPPER")}},
+      {.inputs = {Drawn({1, 1, 3, 3}), Drawn({1, 2, 4, 1})},
+       .attrs = {{"strides", Ints({1, 3})}, same("SAME_LOWER")}},
+      {.inputs = {Drawn({1, 1, 3}), Drawn({1, 2, 2})},
+       .attrs = {same("VALID"), {"pads", Ints({9, 9})}}},
+      // A dilation leaves more padding than a stride: zeros at the end.
+      {.inputs = {Drawn({1, 1, 3}), Drawn({1, 1, 2})},
+       .attrs = {{"dilations", Ints({4})}, {"output_padding", Ints({3})}}},
+      {.inputs = {Drawn({0, 1, 3}), Drawn({1, 1, 2})}},
+  };
+}
 
 std::vector<Sample> ConvSamples() {
   const AttrValue upper = std::string("SAME_UPPER"), lower = std::string("SAME_LOWER");
@@ -377,6 +626,8 @@ std::vector<Sample> GradSamples(PrimitiveKind kind) {
 
 }  // namespace
 
-std::vector<const OpDef*> ConvOps() { return {&kConvOp, &kConvInputGradOp, &kConvWeightGradOp}; }
+std::vector<const OpDef*> ConvOps() {
+  return {&kConvOp, &kConvInputGradOp, &kConvWeightGradOp, &kConvTransposeOp, &kConvIntegerOp};
+}
 
 }  // namespace gradwire

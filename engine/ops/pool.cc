@@ -1,4 +1,4 @@
-// Max pooling.
+// Max pooling, and its inverse.
 #include <algorithm>
 #include <atomic>
 
@@ -44,23 +44,15 @@ absl::Status CheckWindowsHoldElements(const Window& window, int rank) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Window> PoolWindow(const Shape& x, const Attrs& attrs) {
-  return MakeWindow(SpatialDims(x), attrs.Ints("kernel"), attrs);
-}
-
 Types InferMaxPool(const InferArgs& args) {
   const Shape& x = args.in[0].shape;
   GW_RETURN_IF_ERROR(CheckNumber(args.in[0].dtype));
   GW_RETURN_IF_ERROR(CheckRank(x));
-  GW_ASSIGN_OR_RETURN(const Window window, PoolWindow(x, args.attrs));
-  const int rank = x.rank() - 2;
-  GW_RETURN_IF_ERROR(CheckWindowsHoldElements(window, rank));
-  Dims dims = {x[0], x[1]};
-  for (int i = kMaxWindowRank - rank; i < kMaxWindowRank; ++i) {
-    dims.push_back(window[static_cast<size_t>(i)].out);
-  }
-  GW_ASSIGN_OR_RETURN(const Shape shape, ResultShape(dims));
-  return std::vector<TensorType>{{args.in[0].dtype, shape}, {DType::kInt64, shape}};
+  GW_ASSIGN_OR_RETURN(const Window window,
+                      MakeWindow(SpatialDims(x), args.attrs.Ints("kernel"), args.attrs));
+  GW_RETURN_IF_ERROR(CheckWindowsHoldElements(window, x.rank() - 2));
+  GW_ASSIGN_OR_RETURN(const Pool pool, MakePool(x, args.attrs));
+  return std::vector<TensorType>{{args.in[0].dtype, pool.output}, {DType::kInt64, pool.output}};
 }
 
 Types InferMaxPoolGrad(const InferArgs& args) {
@@ -148,12 +140,12 @@ int64_t PlaneSize(const Shape& shape) {
 
 absl::Status ReferenceMaxPool(const ReferenceArgs& args) {
   const Shape &x = args.in[0].shape(), &y = args.out_types[0].shape;
-  GW_ASSIGN_OR_RETURN(const Window window, PoolWindow(x, args.attrs));
+  GW_ASSIGN_OR_RETURN(const Pool pool, MakePool(x, args.attrs));
   const int64_t from = PlaneSize(x), to = PlaneSize(y);
   const bool known = VisitNumeric(args.in[0].dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     ParallelFor(args.threads, Planes(x), [&](int64_t plane) {
-      PoolPlane(window, args.in[0].data<T>() + plane * from, plane * from,
+      PoolPlane(pool.window, args.in[0].data<T>() + plane * from, plane * from,
                 static_cast<T*>(args.out[0]) + plane * to,
                 static_cast<int64_t*>(args.out[1]) + plane * to);
     });
@@ -301,18 +293,9 @@ ValueId ByColumns(GraphBuilder& b, ValueId indices, const Shape& x) {
 std::vector<ValueId> ImportMaxPool(NodeImport& n) {
   if (!TakesInputs(n, 1, 1)) return {};
   const Shape x = n.type(0).shape;
-  if (absl::Status s = CheckRank(x); !s.ok()) {
-    n.b.Fail(s);
-    return {};
-  }
-  if (!n.attrs.Has("kernel_shape")) n.Fail(Reason::kInvalidModel, "kernel_shape is missing");
-  const std::vector<int64_t> kernel = IntsAttr(n, "kernel_shape", {});
-  const bool ceil_mode = IntAttr(n, "ceil_mode", 0) != 0;
   const bool by_columns = IntAttr(n, "storage_order", 0) != 0;
-  std::optional<std::vector<Attrs::Entry>> attrs =
-      WindowAttrs(n, SpatialDims(x), kernel, ceil_mode);
+  std::optional<std::vector<Attrs::Entry>> attrs = PoolAttrs(n, IntAttr(n, "ceil_mode", 0) != 0);
   if (!n.b.ok()) return {};
-  attrs->emplace_back("kernel", kernel);
   std::vector<ValueId> out = n.b.AddMulti(kMaxPoolOp, {n.in(0)}, Attrs(*std::move(attrs)));
   if (n.b.ok() && by_columns && n.num_outputs > 1) out[1] = ByColumns(n.b, out[1], x);
   return out;
@@ -348,8 +331,119 @@ std::vector<Sample> MaxPoolSamples() {
   };
 }
 
+// All of a channel is one window.
+std::vector<ValueId> ImportGlobalMaxPool(NodeImport& n) {
+  if (!TakesInputs(n, 1, 1)) return {};
+  const Shape x = n.type(0).shape;
+  if (absl::Status s = CheckRank(x); !s.ok()) {
+    n.b.Fail(s);
+    return {};
+  }
+  const std::optional<Shape> planes = ResultShape(n.b, {x[0], x[1], PlaneSize(x)});
+  if (!n.b.ok()) return {};
+  const ValueId largest = n.b.Add(kMaxPoolOp, {Reshape(n.b, n.in(0), *planes)},
+                                  {{"kernel", std::vector<int64_t>{(*planes)[2]}},
+                                   {"strides", Ints({1})},
+                                   {"pads", Ints({0, 0})},
+                                   {"dilations", Ints({1})}});
+  Dims dims(static_cast<size_t>(x.rank()), 1);
+  dims[0] = x[0];
+  dims[1] = x[1];
+  return {Reshape(n.b, largest, Shape(std::move(dims)))};
+}
+
+const OpDef kGlobalMaxPoolOp = {
+    .name = "GlobalMaxPool",
+    .doc =
+        "The largest element of each channel of `[N, C, ...]`, NaN if there is one. The derivative"
+        " goes to the first of equal ones.",
+    .onnx = {{.name = "GlobalMaxPool", .since = 1, .import = ImportGlobalMaxPool}},
+    .domain = {.samples =
+                   {
+                       {.inputs = {Drawn({2, 3, 4, 5})}},
+                       {.inputs = {Drawn({2, 2, 3})}, .opset = 6},
+                       {.inputs = {Drawn({1, 2, 2, 3, 2})}},
+                   }},
+};
+
+// The extents that MaxPool with these windows had as its input; empty after a failure.
+std::vector<int64_t> UnpooledExtents(NodeImport& n) {
+  const Shape x = n.type(0).shape;
+  std::optional<std::vector<Attrs::Entry>> entries = PoolAttrs(n, false);
+  if (!n.b.ok()) return {};
+  const Attrs attrs(*std::move(entries));
+  const auto rank = static_cast<size_t>(x.rank() - 2);
+  const std::vector<int64_t>&kernel = attrs.Ints("kernel"), &strides = attrs.Ints("strides"),
+        &pads = attrs.Ints("pads");
+  if (kernel.size() != rank || strides.size() != rank || pads.size() != 2 * rank) {
+    n.Fail(Reason::kInvalidModel,
+           absl::StrCat("kernel_shape, strides and pads are not all for ", rank, " dimensions"));
+    return {};
+  }
+  std::vector<int64_t> out;
+  for (size_t i = 0; i < rank; ++i) {
+    if (kernel[i] < 1 || strides[i] < 1 || pads[i] < 0 || pads[i + rank] < 0) {
+      n.Fail(Reason::kInvalidModel,
+             absl::StrCat("dimension ", i + 2, ": kernel ", kernel[i], ", stride ", strides[i],
+                          ", pads ", pads[i], " and ", pads[i + rank]));
+      return {};
+    }
+    const int64_t last = SaturatingMul(x[static_cast<int>(i) + 2] - 1, strides[i]);
+    out.push_back(SaturatingAdd(last, kernel[i]) - SaturatingAdd(pads[i], pads[i + rank]));
+  }
+  return out;
+}
+
+std::vector<ValueId> ImportMaxUnpool(NodeImport& n) {
+  if (!TakesInputs(n, 2, 3)) return {};
+  const std::vector<int64_t> extents = UnpooledExtents(n);
+  if (!n.b.ok()) return {};
+  if (n.has(2)) {
+    std::optional<std::vector<int64_t>> given = n.FrozenInts(2);
+    if (!given) return {};
+    std::vector<int64_t> whole = {n.type(0).shape[0], n.type(0).shape[1]};
+    whole.insert(whole.end(), extents.begin(), extents.end());
+    if (*given != whole) {
+      n.Fail(Reason::kUnsupportedOp,
+             "an output_shape other than the one that the windows give is not supported: ONNX does"
+             " not say what the indices then count");
+      return {};
+    }
+  }
+  GraphBuilder& b = n.b;
+  const Attrs shape{{"shape", extents}};
+  const ValueId sums = b.Add(kMaxPoolGradOp, {n.in(0), n.in(1)}, shape);
+  const ValueId ones = b.Full(TensorType(n.type(0)), 1);
+  const ValueId counts = b.Add(kMaxPoolGradOp, {ones, n.in(1)}, shape);
+  return {Div(b, sums, Max(b, counts, b.ScalarLike(counts, 1)))};
+}
+
+const OpDef kMaxUnpoolOp = {
+    .name = "MaxUnpool",
+    .doc =
+        "Zeros of the shape that MaxPool had with these windows, with the input at the indices that"
+        " it gave; the mean of what has the same index.",
+    .min_inputs = 2,
+    .max_inputs = 3,
+    .onnx = {{.name = "MaxUnpool", .since = 9, .import = ImportMaxUnpool}},
+    .domain =
+        {.samples =
+             {
+                 {.inputs = {Drawn({1, 1, 2, 2}),
+                             Given({1, 1, 2, 2}, {5, 7, 13, 15}, DType::kInt64)},
+                  .attrs = {{"kernel_shape", Ints({2, 2})}, {"strides", Ints({2, 2})}}},
+                 {.inputs = {Drawn({1, 2, 3}), Given({1, 2, 3}, {1, 1, 4, 6, 9, 10}, DType::kInt64),
+                             FrozenVector({1, 2, 6})},
+                  .attrs = {{"kernel_shape", Ints({3})},
+                            {"strides", Ints({2})},
+                            {"pads", Ints({0, 1})}}},
+             }},
+};
+
 }  // namespace
 
-std::vector<const OpDef*> PoolOps() { return {&kMaxPoolOp, &kMaxPoolGradOp}; }
+std::vector<const OpDef*> PoolOps() {
+  return {&kMaxPoolOp, &kMaxPoolGradOp, &kGlobalMaxPoolOp, &kMaxUnpoolOp};
+}
 
 }  // namespace gradwire

@@ -174,12 +174,8 @@ ValueId ReduceSumSquare(GraphBuilder& b, ValueId x, const Axes& axes, bool keepd
 ValueId ReduceLogSum(GraphBuilder& b, ValueId x, const Axes& axes, bool keepdims) {
   return Log(b, ReduceSum(b, x, axes, keepdims));
 }
-// The guard keeps the infinite slope of the root at 0 out of the derivative, which is 0 there.
 ValueId ReduceL2(GraphBuilder& b, ValueId x, const Axes& axes, bool keepdims) {
-  const ValueId squares = ReduceSumSquare(b, x, axes, keepdims);
-  const ValueId zero = b.ScalarLike(x, 0);
-  const ValueId is_zero = Equal(b, squares, zero);
-  return Where(b, is_zero, zero, Sqrt(b, Where(b, is_zero, b.ScalarLike(x, 1), squares)));
+  return NormRoot(b, ReduceSumSquare(b, x, axes, keepdims), 2);
 }
 
 using ReduceFn = ValueId (*)(GraphBuilder&, ValueId, const Axes&, bool);
@@ -398,6 +394,22 @@ ValueId ReduceLogSumExp(GraphBuilder& b, ValueId x, const Axes& given, bool keep
   const ValueId shift = Where(b, finite, top, b.ScalarLike(x, 0));
   const ValueId sum = ReduceSum(b, Exp(b, Sub(b, x, shift)), axes, keepdims);
   return Add(b, Log(b, sum), Reshape(b, shift, out));
+}
+
+ValueId PowerOfMagnitude(GraphBuilder& b, ValueId x, double p) {
+  if (p == 1) return Abs(b, x);
+  if (p == 2) return Mul(b, x, x);
+  return Pow(b, Abs(b, x), b.ScalarLike(x, p));
+}
+
+// The guard keeps the infinite slope of the root at 0 out of the derivative.
+ValueId NormRoot(GraphBuilder& b, ValueId x, double p) {
+  if (!b.ok() || p == 1) return x;
+  const ValueId zero = b.ScalarLike(x, 0);
+  const ValueId is_zero = Equal(b, x, zero);
+  const ValueId safe = Where(b, is_zero, b.ScalarLike(x, 1), x);
+  const ValueId root = p == 2 ? Sqrt(b, safe) : Pow(b, safe, b.ScalarLike(x, 1 / p));
+  return Where(b, is_zero, zero, root);
 }
 
 ValueId SumTo(GraphBuilder& b, ValueId x, const Shape& shape) {

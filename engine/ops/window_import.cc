@@ -28,10 +28,11 @@ Pads SamePads(int64_t in, int64_t span, int64_t stride, bool odd_one_before) {
 // Padding that has room for the window which rounding down leaves out.
 Pads CeilPads(Pads pads, int64_t in, int64_t span, int64_t stride) {
   const int64_t padded = SaturatingAdd(in, SaturatingAdd(pads.before, pads.after));
-  if (padded < span || padded == INT64_MAX) return pads;
+  // A span that is larger, but by less than a stride, makes one window as well.
+  if (padded == INT64_MAX || span == INT64_MAX || span - padded >= stride) return pads;
   const int64_t rest = (padded - span) % stride;
   if (rest == 0) return pads;
-  const int64_t missing = stride - rest;
+  const int64_t missing = rest < 0 ? -rest : stride - rest;
   if (SaturatingAdd(padded - span - pads.before, missing) < in) pads.after += missing;
   return pads;
 }
@@ -47,6 +48,16 @@ std::vector<int64_t> IntsAttr(NodeImport& n, absl::string_view name,
   return otherwise;
 }
 
+std::string AutoPad(NodeImport& n) {
+  std::string mode = StringAttr(n, "auto_pad", "NOTSET");
+  if (mode != "NOTSET" && mode != "VALID" && mode != "SAME_UPPER" && mode != "SAME_LOWER") {
+    n.Fail(Reason::kInvalidModel,
+           absl::StrCat("auto_pad is \"", mode,
+                        "\", expected NOTSET, VALID, SAME_UPPER or SAME_LOWER"));
+  }
+  return mode;
+}
+
 std::optional<std::vector<Attrs::Entry>> WindowAttrs(NodeImport& n, absl::Span<const int64_t> in,
                                                      const std::vector<int64_t>& kernel,
                                                      bool ceil_mode) {
@@ -55,13 +66,8 @@ std::optional<std::vector<Attrs::Entry>> WindowAttrs(NodeImport& n, absl::Span<c
   const std::vector<int64_t> strides = IntsAttr(n, "strides", ones);
   const std::vector<int64_t> dilations = IntsAttr(n, "dilations", ones);
   std::vector<int64_t> pads = IntsAttr(n, "pads", std::vector<int64_t>(2 * rank, 0));
-  const std::string mode = StringAttr(n, "auto_pad", "NOTSET");
+  const std::string mode = AutoPad(n);
   const bool same = mode == "SAME_UPPER" || mode == "SAME_LOWER";
-  if (!same && mode != "NOTSET" && mode != "VALID") {
-    n.Fail(Reason::kInvalidModel,
-           absl::StrCat("auto_pad is \"", mode,
-                        "\", expected NOTSET, VALID, SAME_UPPER or SAME_LOWER"));
-  }
   if (!n.b.ok()) return std::nullopt;
   if (mode != "NOTSET") pads.assign(2 * rank, 0);
   const bool complete = kernel.size() == rank && strides.size() == rank &&
@@ -79,6 +85,36 @@ std::optional<std::vector<Attrs::Entry>> WindowAttrs(NodeImport& n, absl::Span<c
   }
   return std::vector<Attrs::Entry>{
       {"strides", strides}, {"dilations", dilations}, {"pads", std::move(pads)}};
+}
+
+absl::StatusOr<Pool> MakePool(const Shape& x, const Attrs& attrs) {
+  if (x.rank() < 3) {
+    return Error(Reason::kShapeMismatch,
+                 absl::StrCat("input is ", x.ToString(), ", expected [N,C,...], rank 3 or more"));
+  }
+  GW_ASSIGN_OR_RETURN(const Window window, MakeWindow(SpatialDims(x), attrs.Ints("kernel"), attrs));
+  Dims dims = {x[0], x[1]};
+  for (int i = kMaxWindowRank - (x.rank() - 2); i < kMaxWindowRank; ++i) {
+    dims.push_back(window[static_cast<size_t>(i)].out);
+  }
+  GW_ASSIGN_OR_RETURN(Shape output, ResultShape(dims));
+  return Pool{window, std::move(output)};
+}
+
+std::optional<std::vector<Attrs::Entry>> PoolAttrs(NodeImport& n, bool ceil_mode) {
+  const Shape x = n.type(0).shape;
+  if (x.rank() < 3) {
+    n.Fail(Reason::kShapeMismatch,
+           absl::StrCat("input is ", x.ToString(), ", expected [N,C,...], rank 3 or more"));
+  }
+  if (!n.attrs.Has("kernel_shape")) n.Fail(Reason::kInvalidModel, "kernel_shape is missing");
+  if (!n.b.ok()) return std::nullopt;
+  const std::vector<int64_t> kernel = IntsAttr(n, "kernel_shape", {});
+  std::optional<std::vector<Attrs::Entry>> attrs =
+      WindowAttrs(n, SpatialDims(x), kernel, ceil_mode);
+  if (!n.b.ok()) return std::nullopt;
+  attrs->emplace_back("kernel", kernel);
+  return attrs;
 }
 
 }  // namespace gradwire

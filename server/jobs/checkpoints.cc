@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -189,7 +190,12 @@ absl::Status StartFrom(absl::string_view file, Stepper& stepper) {
   }
   GW_RETURN_IF_ERROR(problems.ToStatus());
   for (const StateTensor& s : stepper.state()) {
-    if (s.parameter) CopyInto(tensors.at(s.name), s.tensor);
+    if (absl::StartsWith(s.name, "gradwire.")) continue;  // the optimiser's
+    const auto found = tensors.find(s.name);
+    // A checkpoint of training in mode EVAL has no running statistics.
+    if (found != tensors.end() && found->second.type() == s.tensor->type()) {
+      CopyInto(found->second, s.tensor);
+    }
   }
   return absl::OkStatus();
 }

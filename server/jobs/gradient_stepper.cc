@@ -59,12 +59,13 @@ class GradientStepper final : public Stepper {
       GW_ASSIGN_OR_RETURN(state_[p.name], model_.InitialValue(p.name, graph.type(v).dtype));
       order_.push_back(p.name);
     }
-    // States of the model itself, such as running statistics.
-    for (const StateUpdate& update : graph.updates()) {
+    // States of the model itself, such as running statistics: every batch updates them.
+    const Graph& batch = plan->graphs.accumulate ? *plan->graphs.accumulate : graph;
+    for (const StateUpdate& update : batch.updates()) {
       if (state_.count(update.input) > 0 || absl::StartsWith(update.input, "gradwire.")) continue;
-      const ValueId v = graph.FindInput(update.input);
+      const ValueId v = batch.FindInput(update.input);
       GW_ASSIGN_OR_RETURN(state_[update.input],
-                          model_.InitialValue(update.input, graph.type(v).dtype));
+                          model_.InitialValue(update.input, batch.type(v).dtype));
       order_.push_back(update.input);
     }
     num_parameters_ = model_.parameters.size();
@@ -204,6 +205,7 @@ class GradientStepper final : public Stepper {
     request.outputs = {model_.loss};
     request.mode = model_.mode;
     request.precision = model_.precision;
+    request.update_states = true;
     auto made = std::make_unique<Plan>();
     GW_ASSIGN_OR_RETURN(const Specialized specialized, Specialize(*model_.loaded->model, request));
     for (const std::string& frozen : specialized.frozen) {

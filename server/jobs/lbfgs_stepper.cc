@@ -20,6 +20,7 @@ class LbfgsStepper final : public Stepper {
 
   absl::Status Build() {
     GW_ASSIGN_OR_RETURN(const Batch batch, model_.EmptyBatch(model_.batch_size));
+    GW_RETURN_IF_ERROR(RefuseStates(batch));
     GW_ASSIGN_OR_RETURN(prepared_, Prepare(model_.data == nullptr ? nullptr : &batch));
     DType dtype = DType::kFloat;
     int64_t size = 0;
@@ -150,6 +151,21 @@ class LbfgsStepper final : public Stepper {
   int threads() const override { return prepared_.program->threads(); }
 
  private:
+  // How often a line search evaluates would decide what running statistics become.
+  absl::Status RefuseStates(const Batch& batch) const {
+    const NamedViews inputs = model_.Inputs(&batch);
+    SpecializeRequest request{.inputs = &inputs, .outputs = {model_.loss}, .marks = {}};
+    request.mode = model_.mode;
+    request.precision = model_.precision;
+    request.update_states = true;
+    GW_ASSIGN_OR_RETURN(const Specialized specialized, Specialize(*model_.loaded->model, request));
+    if (specialized.graph.updates().empty()) return absl::OkStatus();
+    return Error(Reason::kInvalidSpec,
+                 absl::StrCat("optimizer: L-BFGS cannot train a model that updates ",
+                              specialized.graph.updates()[0].input,
+                              "; take another optimiser, or mode EVAL"));
+  }
+
   absl::StatusOr<Prepared> Prepare(const Batch* batch) {
     Computation computation{.kind = Computation::kGradient, .outputs = {model_.loss}, .wrt = {}};
     for (const TrainedParameter& p : model_.parameters) computation.wrt.push_back(p.name);

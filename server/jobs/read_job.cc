@@ -339,11 +339,8 @@ class JobReader {
   }
 
   void FindParameters() {
-    std::vector<std::string> candidates, initializers;
-    for (const ModelInitializer& init : model().initializers) {
-      if (IsFloating(init.data.dtype())) initializers.push_back(NameOf(init.value));
-    }
-    candidates = initializers;
+    const std::vector<std::string> initializers = TrainableInitializers(model());
+    std::vector<std::string> candidates = initializers;
     for (const auto& [name, tensor] : out_.given) {
       if (IsFloating(tensor.dtype()) && !IsInitializer(name)) candidates.push_back(name);
     }

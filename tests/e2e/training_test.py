@@ -103,6 +103,22 @@ class Caller:
             training.DownloadCheckpointRequest(name=name), timeout=30))
 
 
+# Two layers with a batch normalisation between them, exported for inference.
+NORMALISED = """
+<ir_version: 8, opset_import: ["" : 15]>
+normalised (float[N,3] x, float[N] t) => (float loss)
+<float[3] scale = {1.0, 1.0, 1.0}, float[3] bias = {0.0, 0.0, 0.0}, float[3] mean = {0.0, 0.0, 0.0},
+ float[3] var = {1.0, 1.0, 1.0}, float[3] w = {0.5, -0.25, 0.125}>
+{
+  n = BatchNormalization <momentum = 0.75> (x, scale, bias, mean, var)
+  y = MatMul (n, w)
+  d = Sub (y, t)
+  dd = Mul (d, d)
+  loss = ReduceMean <keepdims = 0> (dd)
+}
+"""
+
+
 class JobsTest(harness.ServerTestCase):
     flags = ("--self-check=never",)
 
@@ -227,6 +243,47 @@ class JobsTest(harness.ServerTestCase):
         values = [(p.step, p.values["loss"]) for p in self.caller.metrics(name, evaluations=True).points]
         best = min(values, key=lambda v: v[1])
         self.assertEqual((done.progress.best_step, done.progress.best_value), best)
+
+    def normalised(self, columns, **fields):
+        job = self.caller.job(self.caller.upload(columns), shuffle=False, **fields)
+        job.model.text = NORMALISED
+        return job
+
+    def state_after(self, job):
+        name = self.caller.create(job).name
+        self.caller.watch(name)
+        done = self.caller.get(name)
+        self.assertEqual(done.state, Job.SUCCEEDED, done.state_reason)
+        tensors = harness.read_safetensors(self.caller.download(name))
+        return name, {n: np.frombuffer(t[2], np.float32) for n, t in tensors.items() if n[:9] != "gradwire."}
+
+    def test_running_statistics_follow_the_batches_and_serve_evaluations(self):
+        columns = rows(32)
+        columns["x"] = 3 * columns["x"] + 5
+        for accumulation in (1, 2):
+            job = self.normalised(columns, accumulation=accumulation)
+            job.stop.steps = 4 // accumulation
+            job.evaluation.dataset, job.evaluation.every_steps = job.dataset, job.stop.steps
+            name, state = self.state_after(job)
+            self.assertEqual(sorted(state), ["bias", "mean", "scale", "var", "w"])
+            mean, var = np.zeros(3), np.ones(3)
+            for batch in (columns["x"][:16], columns["x"][16:]) * 2:
+                mean, var = 0.75 * mean + 0.25 * batch.mean(0), 0.75 * var + 0.25 * batch.var(0)
+            np.testing.assert_allclose(state["mean"], mean, rtol=1e-5)
+            np.testing.assert_allclose(state["var"], var, rtol=1e-5)
+            y = ((columns["x"] - mean) / np.sqrt(var + 1e-5) * state["scale"] + state["bias"]) @ state["w"]
+            points = self.caller.metrics(name, evaluations=True).points
+            np.testing.assert_allclose(points[-1].values["loss"], np.mean((y - columns["t"]) ** 2), rtol=1e-4)
+
+    def test_running_statistics_stay_in_mode_eval_and_are_not_for_lbfgs(self):
+        job = self.normalised(rows(32))
+        job.options.mode = model_pb2.ComputeOptions.Mode.EVAL
+        _, state = self.state_after(job)
+        self.assertEqual(sorted(state), ["bias", "scale", "w"])
+        job = self.normalised(rows(32))
+        job.optimizer.lbfgs.lr = 1
+        error = self.refused("INVALID_SPEC", self.caller.create, job)
+        self.assertIn("mean", error)
 
     def test_a_nan_fails_the_job_and_names_the_node(self):
         columns = rows(32)
