@@ -113,6 +113,19 @@ TEST(RoundTest, HalvesGoToTheEvenNeighbour) {
             "[5]: 0 2 -2 3 -0");
 }
 
+TEST(BitShiftTest, WhatIsShiftedOutIsGone) {
+  const auto shifted = [](const char* direction) {
+    return OneNode("BitShift")
+        .Input(Tensor::FromVector<uint8_t>({3}, {1, 255, 8}))
+        .Input(Tensor::FromVector<uint8_t>({3}, {8, 4, 3}))
+        .With("direction", Text(direction))
+        .Result();
+  };
+  EXPECT_EQ(shifted("LEFT"), "[3]: 0 240 64");
+  EXPECT_EQ(shifted("RIGHT"), "[3]: 0 15 1");
+  EXPECT_EQ(shifted("UP"), "INVALID_MODEL");
+}
+
 TEST(OneHotTest, IndicesOutsideAreNowhere) {
   EXPECT_EQ(OneNode("OneHot")
                 .Input(Longs({3}, {-1, 2, -3}))

@@ -56,7 +56,8 @@ class OneNode {
           return *value;
         },
         0);
-    out_ = match.binding->import(n);
+    out_ = match.binding->import != nullptr ? match.binding->import(n)
+                                            : b_.AddMulti(*match.op, in_, attrs);
     return b_.status();
   }
   // "[2,2]: 0 1 2 3" of output i, or the error's reason.
