@@ -195,7 +195,7 @@ def nanogpt(random, layers, width, length, batch):
 
 
 class LlamaBlock(nn.Module):
-    def __init__(self, width=16, heads=2):
+    def __init__(self, width=16, heads=4):
         super().__init__()
         self.heads = heads
         self.g1, self.g2 = nn.Parameter(torch.ones(width)), nn.Parameter(torch.ones(width))
@@ -204,7 +204,7 @@ class LlamaBlock(nn.Module):
         self.down = nn.Linear(2 * width, width, bias=False)
 
     def norm(self, x, g):
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * g
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 2.0 ** -16) * g
 
     def rotate(self, x):
         n, h, t, d = x.shape
@@ -236,7 +236,7 @@ class VisionTransformer(nn.Module):
         self.patches = nn.Conv2d(3, width, 4, 4)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.places = nn.Parameter(0.1 * torch.randn(1, 5, width))
-        self.blocks = nn.Sequential(TransformerBlock(width, 2, False), TransformerBlock(width, 2, False))
+        self.blocks = nn.Sequential(TransformerBlock(width, 4, False), TransformerBlock(width, 4, False))
         self.head = nn.Linear(width, 5)
 
     def forward(self, x):
