@@ -28,7 +28,7 @@ class DamageTest(job_home.JobHomeTestCase):
         caller.jobs.PauseTrainingJob(t.training.PauseTrainingJobRequest(name=name), timeout=30)
         self.assertEqual(caller.wait(name, Job.PAUSED, Job.SUCCEEDED).state, Job.PAUSED)
         checkpoint = job_home.newest_checkpoint(caller, name)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         return name, checkpoint, expected
 
     def check(self, label, name, checkpoint, expected, damage):
@@ -50,10 +50,10 @@ class DamageTest(job_home.JobHomeTestCase):
         self.assertEqual([n.reason for n in notices], ["CORRUPT_DATA"])
         self.assertIn(f"checkpoint {checkpoint.step}", notices[0].message)
         self.assertEqual(self.result(caller, name), expected)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         server, caller = self.start(home)
         self.assert_nothing_is_left_over(home, caller)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         shutil.rmtree(home)
 
     def test_the_job_falls_back_and_ends_with_the_same_bytes(self):
@@ -78,7 +78,7 @@ class DamageTest(job_home.JobHomeTestCase):
             events = self.take_to_its_end(caller, name)
             self.assertEqual([e.notice.reason for e in events if e.HasField("notice")], ["NOT_FOUND"])
             self.assertEqual(self.result(caller, name), expected)
-            self.assertEqual(server.stop(), 0)
+            self.stop(server, caller)
 
     def test_damage_while_the_server_runs_is_found(self):
         server, caller = self.start()
@@ -100,7 +100,7 @@ class DamageTest(job_home.JobHomeTestCase):
             with self.assertRaises(t.grpc.RpcError) as raised:
                 caller.create(job, validate_only=validate_only)
             self.assertEqual(harness.reason_of(raised.exception), "CORRUPT_DATA")
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
 
 if __name__ == "__main__":

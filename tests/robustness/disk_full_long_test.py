@@ -46,7 +46,7 @@ class DiskFullTest(job_home.JobHomeTestCase):
         name = caller.create(self.job(caller, caller.upload(t.rows(100)))).name
         caller.watch(name)
         result = self.result(caller, name)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         return result
 
     def job(self, caller, dataset):
@@ -75,7 +75,7 @@ class DiskFullTest(job_home.JobHomeTestCase):
                 self.take_to_its_end(caller, made.name)
                 self.assertGreaterEqual(caller.metrics(made.name).total_points, told)
                 self.assertEqual(self.result(caller, made.name), expected)
-                self.assertEqual(server.stop(), 0)
+                self.stop(server, caller)
         print(f"{paused} of {len(FREE_KIB)} paused ", end="", file=sys.stderr, flush=True)
         self.assertGreater(paused, len(FREE_KIB) // 2)
 
@@ -107,7 +107,7 @@ class DiskFullTest(job_home.JobHomeTestCase):
         made = caller.create(job, request_id="1")
         self.take_to_its_end(caller, made.name)
         caller.data.AppendDataset(iter([caller.chunk(big, "x", 0, bytes(1 << 20))]), timeout=30)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
 
 class DiskFullCallsTest(job_home.JobHomeTestCase):
@@ -130,7 +130,7 @@ class DiskFullCallsTest(job_home.JobHomeTestCase):
         self.assertEqual(caller.get_dataset(name).columns[0].received_bytes, 40)
         append(caller.chunk(name, "x", 40, x[40:]), caller.chunk(name, "t", 0, target))
         caller.data.SealDataset(t.data.SealDatasetRequest(name=name), timeout=30)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_an_upload_whose_sync_failed_is_received_again(self):
         server, caller = self.start(GRADWIRE_FAILPOINTS="upload.fsync=eio@2")
@@ -145,14 +145,14 @@ class DiskFullCallsTest(job_home.JobHomeTestCase):
         append(caller.chunk(name, "x", 40, x[40:]), caller.chunk(name, "t", 0, columns["t"].tobytes()))
         sealed = caller.data.SealDataset(t.data.SealDatasetRequest(name=name), timeout=30)
         self.assertEqual(sealed.rows, 8)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_a_job_is_refused_and_made_later(self):
         server, caller = self.start(GRADWIRE_FAILPOINTS="blob.write=enospc@1")
         job = caller.job(caller.upload(t.rows(20)))
         self.refused(lambda: caller.create(job, request_id="1"))
         self.take_to_its_end(caller, caller.create(job, request_id="1").name)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class FailpointsTest(job_home.JobHomeTestCase):
                 if "kill" not in rule and "+" not in rule:
                     raise AssertionError(f"{rule}: {error.code()} {error.details()}") from error
             if "kill" in rule:
+                caller.channel.close()
                 server.terminate()
                 died = server.wait() != 0
             else:
@@ -91,7 +92,7 @@ class FailpointsTest(job_home.JobHomeTestCase):
                         self.assertIn(state.state, (Job.SUCCEEDED, Job.FAILED, Job.PAUSED, Job.QUEUED), state)
                     if state.state in (Job.PAUSED, Job.FAILED):
                         self.assertIn("DISK_FULL" if "enospc" in rule else "INTERNAL", state.state_reason)
-                self.assertEqual(server.stop(), 0)
+                self.stop(server, caller)
         server, caller = self.start(home)
         if journey.name:
             events = caller.jobs.WatchTrainingJob(t.training.WatchTrainingJobRequest(name=journey.name), timeout=120)
@@ -101,11 +102,11 @@ class FailpointsTest(job_home.JobHomeTestCase):
         journey.go(caller)
         self.take_to_its_end(caller, journey.name)
         self.assertEqual(self.result(caller, journey.name), expected)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         server, caller = self.start(home)
         self.assertEqual(self.result(caller, journey.name), expected)
         self.assert_nothing_is_left_over(home, caller)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         return died
 
     def test_a_kill_at_every_point_loses_nothing(self):

@@ -26,7 +26,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
         name = caller.upload(t.rows(8))
         half = caller.upload(t.rows(8, seed=2), seal=False)
         kept = self.blobs()
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         data = self.home / "data"
         orphan = hashlib.sha256(b"orphan").hexdigest()
         (data / "blobs" / orphan[:2]).mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
         self.assertEqual(self.blobs(), kept)
         self.assertEqual({p.name for p in (data / "uploads").iterdir()}, {f"{half.split('/')[1]}-{i}" for i in (0, 1)})
         caller.data.SealDataset(t.data.SealDatasetRequest(name=half), timeout=30)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_expired_graphs_go_with_their_files(self):
         server, caller = self.start()
@@ -51,7 +51,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
         harness.wait_until(lambda: not self.blobs(), GONE_SECONDS)
         self.refused("NOT_FOUND", graphs.GetGraph, graph.GetGraphRequest(name=made.name))
         self.assertEqual(len(graphs.ListGraphs(graph.ListGraphsRequest(), timeout=30).graphs), 0)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def create_dataset(self, caller, ttl_nanos):
         request = t.data.CreateDatasetRequest(dataset=t.data.Dataset(columns=[
@@ -80,7 +80,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
         self.refused("WRONG_STATE", caller.data.DeleteDataset, t.data.DeleteDatasetRequest(name=job.dataset))
         caller.jobs.PauseTrainingJob(t.training.PauseTrainingJobRequest(name=name), timeout=30)
         caller.wait(name, Job.PAUSED)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         server, caller = self.start()
         time.sleep(1.5)
         self.assertEqual(caller.get_dataset(read).rows, 32)
@@ -95,14 +95,14 @@ class HousekeepingTest(job_home.JobHomeTestCase):
 
         harness.wait_until(is_gone, GONE_SECONDS)
         self.assert_nothing_is_left_over(self.home / "data", caller)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_a_ttl_must_be_positive(self):
         server, caller = self.start()
         request = t.data.CreateDatasetRequest(dataset=t.data.Dataset(columns=[t.data.Column(name="x", data_type=1)]))
         request.ttl.seconds = -1
         self.refused("INVALID_SPEC", caller.data.CreateDataset, request)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_as_many_checkpoints_are_kept_as_asked_for_and_their_files(self):
         server, caller = self.start()
@@ -121,7 +121,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
                 self.assertEqual(len(files), len(expected) + 1)  # and the specification
                 caller.jobs.DeleteTrainingJob(t.training.DeleteTrainingJobRequest(name=name), timeout=30)
                 self.assertEqual(self.blobs(), others)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_the_best_checkpoint_outlives_newer_ones(self):
         server, caller = self.start()
@@ -138,7 +138,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
         listed = caller.jobs.ListCheckpoints(t.training.ListCheckpointsRequest(name=name), timeout=30).checkpoints
         self.assertLess(done.progress.best_step, 140)
         self.assertEqual([c.step for c in listed], [140, done.progress.best_step])
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_a_job_that_starts_from_a_checkpoint_holds_it(self):
         server, caller = self.start()
@@ -161,7 +161,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
         caller.jobs.CancelTrainingJob(t.training.CancelTrainingJobRequest(name=running), timeout=30)
         self.take_to_its_end(caller, second)
         self.assertEqual(harness.read_safetensors(caller.download(second))["w"], trained)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
     def test_an_answer_outlives_a_restart_and_what_the_call_named(self):
         server, caller = self.start()
@@ -182,7 +182,7 @@ class HousekeepingTest(job_home.JobHomeTestCase):
         server, caller = self.start()
         self.assertEqual(caller.create(job, request_id="once"), first)
         self.assertEqual(len(caller.jobs.ListTrainingJobs(t.training.ListTrainingJobsRequest(), timeout=30).jobs), 1)
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
 
 
 if __name__ == "__main__":

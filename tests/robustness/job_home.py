@@ -29,6 +29,10 @@ class JobHomeTestCase(unittest.TestCase):
         self.addCleanup(caller.channel.close)
         return server, caller
 
+    def stop(self, server, caller):
+        caller.channel.close()  # a server waits for its callers to hang up
+        self.assertEqual(server.stop(), 0)
+
     def result(self, caller, name):
         """Parameter bytes, optimiser bytes and the metric log, in which parameter digests are."""
         log = [(p.step, p.epoch, sorted(p.values.items()), p.parameter_digest) for p in caller.metrics(name).points]

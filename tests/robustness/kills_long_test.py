@@ -43,7 +43,7 @@ class KillsTest(job_home.JobHomeTestCase):
             self.assertEqual(self.result(caller, name), expected)
             evaluations = [e.evaluation.step for e in events if e.HasField("evaluation")]
             self.assertEqual(evaluations, list(range(400, 12001, 400)))
-        self.assertEqual(server.stop(), 0)
+        self.stop(server, caller)
         seconds = time.monotonic() - begin
         print(f"{kills} kills of {jobs} jobs in {seconds:.0f} s ", end="", file=sys.stderr, flush=True)
         self.assertLess(seconds, SECONDS)
