@@ -50,7 +50,7 @@ absl::Status ReferenceDet(const ReferenceArgs& args) {
         const T u = lu[(i * n + k) * n + k];
         product *= pivots[i * n + k] == k ? u : -u;
       }
-      out[i] = product;
+      out[i] = product + T{0};  // not -0
       return -1;
     });
   });
