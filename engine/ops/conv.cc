@@ -379,7 +379,13 @@ std::vector<Spread> Spreads(NodeImport& n, absl::Span<const int64_t> in,
     const int64_t full = sane ? SaturatingAdd(d.Full(), d.output_padding) : INT64_MAX;
     if (wanted) {
       d.out = (*wanted)[i];
-      // Where more is asked for than is met, zeros follow.
+      if (mode != "NOTSET" && d.out > full) {
+        n.Fail(Reason::kUnsupportedOp,
+               absl::StrCat("dimension ", i + 2, ": auto_pad with an output of ", d.out,
+                            ", of which the kernels reach only ", full,
+                            ", is not supported: runtimes differ in where they lie"));
+      }
+      // Where output_shape asks for more than is met, zeros follow.
       const int64_t total = std::max<int64_t>(full - std::max<int64_t>(d.out, 0), 0);
       d.before = mode == "SAME_UPPER" ? total / 2 : total - total / 2;
     } else {
@@ -458,8 +464,8 @@ const OpDef kConvTransposeOp = {
     .doc =
         "The transpose of a convolution: each element of `[N, C, ...]` adds its multiple of the"
         " kernels `[C, M/group, ...]` to the output, one to three dimensions. `output_shape` and"
-        " `auto_pad` choose the padding as ONNX says; where they ask for more than the kernels"
-        " reach, zeros follow.",
+        " `auto_pad` choose the padding as ONNX says. Where an `output_shape` without `auto_pad`"
+        " asks for more than the kernels reach, zeros follow; with it that is refused.",
     .min_inputs = 2,
     .max_inputs = 3,
     .onnx = {{.name = "ConvTranspose", .since = 1, .import = ImportConvTranspose}},
@@ -551,7 +557,7 @@ std::vector<Sample> ConvTransposeSamples() {
        .attrs = {{"strides", Ints({3, 2})}, {"output_shape", Ints({10, 8})}}},
       {.inputs = {Drawn({1, 1, 3, 3}), Drawn({1, 2, 3, 3})},
        .attrs = {{"strides", Ints({2, 2})}, same("SAME_UPPER")}},
-      {.inputs = {Drawn({1, 1, 3, 3}), Drawn({1, 2, 4, 1})},
+      {.inputs = {Drawn({1, 1, 3, 3}), Drawn({1, 2, 4, 3})},
        .attrs = {{"strides", Ints({1, 3})}, same("SAME_LOWER")}},
       {.inputs = {Drawn({1, 1, 3}), Drawn({1, 2, 2})},
        .attrs = {same("VALID"), {"pads", Ints({9, 9})}}},

@@ -68,6 +68,7 @@ void PassLine(const WindowDim& d, X* x, Y* y) {
     X* from = x + d.At(inside.begin, k);
     Y* to = y + inside.begin;
     if (d.stride == 1) {
+#pragma omp simd
       for (int64_t q = 0; q < count; ++q) Pass(from[q], to[q]);
     } else {
       for (int64_t q = 0; q < count; ++q) Pass(from[q * d.stride], to[q]);

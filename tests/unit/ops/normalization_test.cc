@@ -232,6 +232,13 @@ TEST(ConvTransposeTest, OutputShapeAndAutoPadChooseThePadding) {
   EXPECT_EQ(Spread({{"strides", List{2}}, {"auto_pad", lower}}), "[1,1,4]: 10 201 20 2");
 }
 
+// ONNX, its reference and its runtimes differ.
+TEST(ConvTransposeTest, RefusesAutoPadThatWantsMoreThanTheKernelsReach) {
+  const AttrValue upper = std::string("SAME_UPPER");
+  EXPECT_EQ(Spread({{"strides", List{4}}, {"auto_pad", upper}}), "UNSUPPORTED_OP");
+  EXPECT_EQ(Spread({{"output_shape", List{5}}, {"auto_pad", upper}}), "UNSUPPORTED_OP");
+}
+
 TEST(ConvTransposeTest, RefusesWhatGivesNoOutput) {
   EXPECT_EQ(Spread({{"pads", List{2, 2}}}), "SHAPE_MISMATCH");
   EXPECT_EQ(Spread({{"pads", List{kMax, kMax}}}), "SHAPE_MISMATCH");
