@@ -43,6 +43,11 @@ class NodeImport {
         stream(stream_index),
         in_(inputs),
         freeze_(std::move(freeze)) {}
+  // A node of one output that the import of `outer` asks for, as in an activation by name.
+  NodeImport(const NodeImport& outer, const Attrs& node_attrs, absl::Span<const ValueId> inputs,
+             int node_opset)
+      : NodeImport(outer.b, node_attrs, inputs, 1, node_opset, outer.mode, outer.freeze_,
+                   outer.stream) {}
 
   GraphBuilder& b;
   const Attrs& attrs;     // as in the file: defaults are the import function's business

@@ -5,8 +5,9 @@ namespace gradwire {
 const OpRegistry& AllOps() {
   static const OpRegistry* const registry = [] {
     std::vector<const OpDef*> rows;
-    for (auto* family : {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps,
-                         LinalgOps, ConvOps, PoolOps, ShapeOps, IndexingOps, RandomOps}) {
+    for (auto* family :
+         {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps, LinalgOps, ConvOps,
+          PoolOps, ShapeOps, IndexingOps, RandomOps, RecurrentOps}) {
       for (const OpDef* row : family()) rows.push_back(row);
     }
     return new OpRegistry(std::move(rows));

@@ -20,6 +20,7 @@ std::vector<const OpDef*> PoolOps();
 std::vector<const OpDef*> ShapeOps();
 std::vector<const OpDef*> IndexingOps();
 std::vector<const OpDef*> RandomOps();
+std::vector<const OpDef*> RecurrentOps();
 
 }  // namespace gradwire
 
