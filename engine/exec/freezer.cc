@@ -2,12 +2,14 @@
 
 #include <algorithm>
 
+#include "engine/base/checked.h"
 #include "engine/exec/specialize.h"
 
 namespace gradwire {
 namespace {
 
 constexpr int64_t kMaxFrozenBytes = int64_t{256} << 20;
+constexpr int64_t kMaxFrozenFlops = int64_t{4} << 30;  // a few seconds of reference loops
 
 absl::Status RunReference(const Node& node, absl::Span<const TensorView> in,
                           absl::Span<const TensorType> types, std::vector<Tensor>* out) {
@@ -30,6 +32,17 @@ std::vector<TensorType> OutputTypes(const Graph& graph, const Node& node) {
   return types;
 }
 
+int64_t FlopsOf(const Node& node, absl::Span<const TensorView> in,
+                absl::Span<const TensorType> out) {
+  int64_t flops = 0;
+  for (const TensorType& type : out) flops = SaturatingAdd(flops, type.shape.num_elements());
+  for (const TensorView& view : in) flops = SaturatingAdd(flops, view.num_elements());
+  if (node.op->flops == nullptr) return flops;
+  std::vector<TensorType> types;
+  for (const TensorView& view : in) types.push_back(view.type());
+  return SaturatingAdd(flops, node.op->flops({types, node.attrs}, out[0]));
+}
+
 }  // namespace
 
 void Freezer::Bind(ValueId value, absl::string_view name, TensorView data, Stage stage) {
@@ -45,13 +58,14 @@ std::vector<std::string> Freezer::used() const {
   return out;
 }
 
-absl::StatusOr<Tensor> Freezer::InputValue(ValueId value) {
+absl::StatusOr<Tensor> Freezer::InputValue(ValueId value, ImportScope::Purpose purpose) {
   auto it = inputs_.find(value);
   if (it == inputs_.end()) {
     return Error(Reason::kDataDependentShape, "a shape or an axis depends on a random value");
   }
   Bound& bound = it->second;
-  if (IsFloating(bound.data.dtype()) && bound.stage != Stage::kParameter) {
+  if (purpose == ImportScope::Purpose::kShape && IsFloating(bound.data.dtype()) &&
+      bound.stage != Stage::kParameter) {
     return Error(Reason::kDataDependentShape,
                  absl::StrCat("a shape or an axis depends on the floating input \"", bound.name,
                               "\"; only integer inputs may decide shapes"));
@@ -70,6 +84,11 @@ absl::Status Freezer::EvaluateNode(const Node& node) {
     return Error(Reason::kMemoryLimit,
                  absl::StrCat("evaluating a shape takes more than ", kMaxFrozenBytes, " bytes"));
   }
+  flops_ = SaturatingAdd(flops_, FlopsOf(node, in, types));
+  if (flops_ > kMaxFrozenFlops) {
+    return Error(Reason::kGraphTooLarge,
+                 "evaluating what decides shapes and branches takes too many operations");
+  }
   std::vector<Tensor> out;
   GW_RETURN_IF_ERROR(RunReference(node, in, types, &out));
   for (int32_t k = 0; k < node.num_outputs; ++k) {
@@ -78,7 +97,7 @@ absl::Status Freezer::EvaluateNode(const Node& node) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Tensor> Freezer::Value(ValueId value) {
+absl::StatusOr<Tensor> Freezer::Value(ValueId value, ImportScope::Purpose purpose) {
   if (const Tensor* constant = builder_.ConstantValue(value)) return *constant;
   const Graph& graph = builder_.so_far();
   std::vector<ValueId> stack = {value};  // depth first, without recursion
@@ -90,7 +109,7 @@ absl::StatusOr<Tensor> Freezer::Value(ValueId value) {
     }
     const int32_t producer = graph.producer(v);
     if (producer < 0) {
-      GW_ASSIGN_OR_RETURN(known_[v], InputValue(v));
+      GW_ASSIGN_OR_RETURN(known_[v], InputValue(v, purpose));
       continue;
     }
     const Node& node = graph.nodes()[static_cast<size_t>(producer)];

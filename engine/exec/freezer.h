@@ -2,8 +2,8 @@
 //
 // Freezer: evaluates values of a graph under construction, with reference kernels, on the data of
 // one call: shapes, axes, branches. Remembers what it evaluated and which inputs it looked at.
-// Bounded in nodes and bytes; errors are DATA_DEPENDENT_SHAPE (the value depends on the floating
-// data of a call) and MEMORY_LIMIT. Not thread-safe.
+// Bounded in bytes and arithmetic; errors are DATA_DEPENDENT_SHAPE (the value depends on the
+// floating data of a call) and MEMORY_LIMIT. Not thread-safe.
 #ifndef GRADWIRE_ENGINE_EXEC_FREEZER_H_
 #define GRADWIRE_ENGINE_EXEC_FREEZER_H_
 
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "engine/graph/builder.h"
+#include "engine/graph/node_import.h"
 
 namespace gradwire {
 
@@ -21,7 +21,8 @@ class Freezer {
 
   // `value` is input `name`, and has this data. The data of a view must outlive the Freezer.
   void Bind(ValueId value, absl::string_view name, TensorView data, Stage stage);
-  absl::StatusOr<Tensor> Value(ValueId value);
+  // Floating data of a call may decide branches, not shapes.
+  absl::StatusOr<Tensor> Value(ValueId value, ImportScope::Purpose purpose);
   // Names of inputs whose data decided something, sorted.
   std::vector<std::string> used() const;
 
@@ -33,12 +34,13 @@ class Freezer {
     bool used = false;
   };
   absl::Status EvaluateNode(const Node& node);
-  absl::StatusOr<Tensor> InputValue(ValueId value);
+  absl::StatusOr<Tensor> InputValue(ValueId value, ImportScope::Purpose purpose);
 
   const GraphBuilder& builder_;
   absl::flat_hash_map<ValueId, Bound> inputs_;
   absl::flat_hash_map<ValueId, Tensor> known_;
   int64_t bytes_ = 0;
+  int64_t flops_ = 0;
 };
 
 }  // namespace gradwire

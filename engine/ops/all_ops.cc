@@ -7,7 +7,8 @@ const OpRegistry& AllOps() {
     std::vector<const OpDef*> rows;
     for (auto* family :
          {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps, LinalgOps, ConvOps,
-          PoolOps, ShapeOps, IndexingOps, RandomOps, RecurrentOps}) {
+          PoolOps, ShapeOps, IndexingOps, RandomOps, RecurrentOps, ControlFlowOps,
+                         SequenceOps}) {
       for (const OpDef* row : family()) rows.push_back(row);
     }
     return new OpRegistry(std::move(rows));

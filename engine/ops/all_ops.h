@@ -21,6 +21,8 @@ std::vector<const OpDef*> ShapeOps();
 std::vector<const OpDef*> IndexingOps();
 std::vector<const OpDef*> RandomOps();
 std::vector<const OpDef*> RecurrentOps();
+std::vector<const OpDef*> ControlFlowOps();
+std::vector<const OpDef*> SequenceOps();
 
 }  // namespace gradwire
 
