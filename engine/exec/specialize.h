@@ -6,9 +6,9 @@
 // Values that decide a shape or a branch are integers or booleans and carry no gradient. Specialize
 // evaluates them with reference kernels on the values of this call and *freezes* the result;
 // `Specialized::frozen` lists the inputs whose values it used, because another value needs another
-// Graph. Evaluation is bounded in bytes and arithmetic. What is chosen by a branch and repeated by a
-// loop is built as often as this call takes it, up to a bound on nodes (GRAPH_TOO_LARGE); a branch
-// may depend on floating values, which are then frozen too.
+// Graph. Evaluation is bounded in bytes and arithmetic. What is chosen by a branch and repeated by
+// a loop is built as often as this call takes it, up to a bound on nodes (GRAPH_TOO_LARGE); a
+// branch may depend on floating values, which are then frozen too.
 //
 // Errors: MISSING_INPUT, UNKNOWN_INPUT, SHAPE_MISMATCH, DTYPE_UNSUPPORTED for inputs;
 // UNKNOWN_OUTPUT, UNKNOWN_WRT for names; DATA_DEPENDENT_SHAPE; whatever the nodes' rules find. All

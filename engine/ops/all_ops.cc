@@ -7,8 +7,7 @@ const OpRegistry& AllOps() {
     std::vector<const OpDef*> rows;
     for (auto* family :
          {ElementwiseOps, LogicalOps, ActivationOps, ReductionOps, SoftmaxOps, LinalgOps, ConvOps,
-          PoolOps, ShapeOps, IndexingOps, RandomOps, RecurrentOps, ControlFlowOps,
-                         SequenceOps}) {
+          PoolOps, ShapeOps, IndexingOps, RandomOps, RecurrentOps, ControlFlowOps, SequenceOps}) {
       for (const OpDef* row : family()) rows.push_back(row);
     }
     return new OpRegistry(std::move(rows));
