@@ -391,7 +391,8 @@ Outputs ImportBatchedScan(NodeImport& n) {
     n.Fail(Reason::kShapeMismatch, absl::StrCat("batches of ", batch, " and ", b.shape(v)[0]));
   }
   std::optional<std::vector<int64_t>> lengths = n.FrozenInts(0);
-  if (!b.ok() || !length) return {};
+  // Of these many values there is a list, also where the tensors have no elements.
+  if (!b.ok() || !length || !IndicesFit(n, batch) || !IndicesFit(n, *length)) return {};
   if (!lengths) lengths.emplace(static_cast<size_t>(batch), *length);
   const bool fit = static_cast<int64_t>(lengths->size()) == batch &&
                    std::all_of(lengths->begin(), lengths->end(),

@@ -145,6 +145,17 @@ class Unroller {
     return false;
   }
 
+  // Whether sizes may be multiplied below; those of empty tensors are not bounded otherwise.
+  bool SizesFit() {
+    int64_t size = 2 * 2 * 4;  // directions, biases, gates
+    for (const int64_t extent : {steps_, batch_, std::max(hidden_, inputs_)}) {
+      if (CheckedMul(size, std::max<int64_t>(extent, 1), &size)) continue;
+      n.Fail(Reason::kInvalidModel, "the extents of X and R are too large");
+      return false;
+    }
+    return true;
+  }
+
   bool ReadShapes() {
     if (!TakesInputs(n, 3, cell_.initial_h + (cell_.states == 2 ? 3 : 1))) return false;
     direction_ = StringAttr(n, "direction", "forward");
@@ -170,16 +181,14 @@ class Unroller {
     if (b.ok() && asked != hidden_) {
       n.Fail(Reason::kShapeMismatch, absl::StrCat("hidden_size is ", asked, ", R has ", hidden_));
     }
-    int64_t wide = 0, widest = 0;
-    if (!b.ok() || !CheckedMul(cell_.gates, hidden_, &wide) || !CheckedMul(2, wide, &widest)) {
-      return false;
-    }
+    if (!b.ok() || !SizesFit()) return false;
+    const int64_t wide = cell_.gates * hidden_;
     const Shape state =
         batch_first_ ? Shape{batch_, directions_, hidden_} : Shape{directions_, batch_, hidden_};
     const int h = cell_.initial_h;
     return Fits(1, "W", {directions_, wide, inputs_}, true) &&
            Fits(2, "R", {directions_, wide, hidden_}, true) &&
-           Fits(3, "B", {directions_, widest}) && Fits(4, "sequence_lens", {batch_}) &&
+           Fits(3, "B", {directions_, 2 * wide}) && Fits(4, "sequence_lens", {batch_}) &&
            Fits(h, "initial_h", state) &&
            (cell_.states == 1 ||
             (Fits(h + 1, "initial_c", state) && Fits(h + 2, "P", {directions_, 3 * hidden_})));

@@ -280,6 +280,20 @@ TEST(LoopTest, WhatDecidesABranchMayNotTakeLongToEvaluate) {
   EXPECT_TRUE(Says(calls.Value(kText, {{"x", wide}}), "GRAPH_TOO_LARGE: node 4 (If)"));
 }
 
+TEST(ScanTest, AHugeBatchOfNothingIsRefused) {
+  const std::string model =
+      "<ir_version: 8, opset_import: [\"\" : 8]> g (double[B,0] h, double[B,T,0] x) => (double y) {"
+      "y = Scan <num_scan_inputs = 1, body = s (a, b) => (c) { c = Add (a, b) }> (, h, x) }";
+  Calls calls;
+  constexpr int64_t kHuge = int64_t{1} << 40;
+  for (const Shape& shape : {Shape{kHuge, 1, 0}, Shape{1, kHuge, 0}}) {
+    const Tensor h({DType::kDouble, {shape[0], 0}}), x({DType::kDouble, shape});
+    const std::string refused =
+        calls.Call(model, {.kind = Computation::kValue}, {{"h", h}, {"x", x}});
+    EXPECT_TRUE(Says(refused, "MEMORY_LIMIT: node 0 (Scan)"));
+  }
+}
+
 TEST(UnrollTest, ARecurrentLayerThatIsTooLongIsRefused) {
   constexpr char kText[] = R"(g (float[T,1,1] x, float[1,4,1] w) => (float[T,1,1,1] y) {
     [memory] y = LSTM (x, w, w)

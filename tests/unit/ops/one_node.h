@@ -70,21 +70,32 @@ class OneNode {
     out_ = match.binding->import(n);
     return b_.status();
   }
-  // "[2,2]: 0 1 2 3" of output i, or the error's reason.
+  // "[2,2]: 0 1 2 3" of output i, or the error's reason. Of what is no constant only the shape.
   std::string Result(int i = 0) {
-    if (out_.empty() && b_.ok()) Import().IgnoreError();
+    const ValueId v = Output(i);
+    return b_.ok() ? Text(v, b_.ConstantValue(v)) : ReasonNameOf(b_.status());
+  }
+  // The same with the elements of whatever it is.
+  std::string Evaluated(int i = 0) {
+    const ValueId v = Output(i);
     if (!b_.ok()) return ReasonNameOf(b_.status());
-    const ValueId v = out_[static_cast<size_t>(i)];
+    const auto values = EvaluateByReference(b_.so_far(), {}, {v}, int64_t{1} << 20);
+    return values.ok() ? Text(v, &(*values)[0]) : ReasonNameOf(values.status());
+  }
+
+ private:
+  ValueId Output(int i) {
+    if (out_.empty() && b_.ok()) Import().IgnoreError();
+    return b_.ok() ? out_[static_cast<size_t>(i)] : kNoValue;
+  }
+  std::string Text(ValueId v, const Tensor* value) const {
     std::string text = absl::StrCat(b_.shape(v).ToString(), ":");
-    const auto value = EvaluateByReference(b_.so_far(), {}, {v}, int64_t{1} << 20);
-    if (!value.ok()) return ReasonNameOf(value.status());
-    for (int64_t k = 0; k < (*value)[0].num_elements(); ++k) {
-      absl::StrAppend(&text, " ", ElementAsDouble((*value)[0], k));
+    for (int64_t k = 0; value != nullptr && k < value->num_elements(); ++k) {
+      absl::StrAppend(&text, " ", ElementAsDouble(*value, k));
     }
     return text;
   }
 
- private:
   const char* op_;
   int opset_, outputs_;
   GraphBuilder b_;
