@@ -19,9 +19,16 @@ namespace {
 
 constexpr char kVersion[] = "0.1.0";
 
+// Of the graphs in its nodes too, which nest a few deep.
 int64_t FootprintOf(const Model& model) {
   int64_t bytes = 4096;
   for (const ModelInitializer& init : model.initializers) bytes += init.data.bytes() + 256;
+  for (const ModelNode& node : model.nodes) {
+    for (const Attrs::Entry& entry : node.attrs.entries()) {
+      const auto* body = std::get_if<std::shared_ptr<const Model>>(&entry.second);
+      if (body != nullptr) bytes += FootprintOf(**body);
+    }
+  }
   return bytes + static_cast<int64_t>(model.nodes.size() * 512 + model.value_names.size() * 128);
 }
 
@@ -238,6 +245,13 @@ Engine::Engine(const EngineOptions& options)
   state_->report = {checked.checks, std::move(checked.declined)};
 }
 
+absl::StatusOr<Model> ModelOfSample(const Sample& sample, int opset) {
+  GW_ASSIGN_OR_RETURN(const onnx::ModelProto proto,
+                      ParseOnnxText(absl::StrCat("<ir_version: 8, opset_import: [\"\" : ", opset,
+                                                 "]> ", sample.text)));
+  return ImportModel(proto, AllOps(), {});
+}
+
 Engine::~Engine() = default;
 
 const SelfCheckReport& Engine::self_check() const { return state_->report; }
@@ -326,6 +340,7 @@ absl::StatusOr<Prepared> Engine::Prepare(const LoadedModel& loaded, const Comput
   prepared.outputs = std::move(derived.outputs);
   prepared.wrt = std::move(derived.wrt);
   prepared.graph_digest = derived.graph.digest();
+  prepared.frozen = derived.frozen;
   GW_ASSIGN_OR_RETURN(prepared.program, state_->CompileOnce(derived.graph));
   for (const std::string& name : derived.frozen) {
     auto it = inputs.find(name);

@@ -61,6 +61,7 @@ struct Prepared {
   std::vector<std::string> outputs;  // resolved, in order
   std::vector<std::string> wrt;      // resolved, in order
   Digest graph_digest;               // of the derivative graph, without weights
+  std::vector<std::string> frozen;   // inputs whose values decided shapes or branches
   bool cache_hit = false;
   absl::Duration compile_time;  // zero on a hit
 };
@@ -142,6 +143,9 @@ class Engine {
   const EngineOptions options_;
   std::unique_ptr<State> state_;
 };
+
+// The model that a sample of a row says as text, in an opset: for who tries the rows of the table.
+absl::StatusOr<Model> ModelOfSample(const Sample& sample, int opset);
 
 }  // namespace gradwire
 

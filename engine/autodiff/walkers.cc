@@ -57,6 +57,27 @@ ValueId Accumulate(GraphBuilder& b, ValueId sum, ValueId term) {
   return sum == kNoValue ? term : Add(b, sum, term);
 }
 
+// The cotangent of a value while it is summed up. What comes from a Slice of it waits, for windows
+// that complete each other are put together rather than added.
+struct Cotangent {
+  ValueId sum = kNoValue;
+  Values placed;
+
+  void Take(GraphBuilder& b, ValueId term) {
+    if (IsPlaced(b, term)) {
+      placed.push_back(term);
+    } else {
+      sum = Accumulate(b, sum, term);
+    }
+  }
+  bool zero() const { return sum == kNoValue && placed.empty(); }
+  ValueId Total(GraphBuilder& b) {
+    sum = Accumulate(b, sum, SumPlaced(b, placed));
+    placed.clear();
+    return sum;
+  }
+};
+
 // The cotangents of a node's inputs (kNoValue for zero), not yet summed to the inputs' shapes.
 Values VjpOf(GraphBuilder& b, const NodeCopy& node, const Values& g,
              const absl::InlinedVector<bool, 4>& wanted, Refusals* refusals) {
@@ -162,10 +183,11 @@ std::vector<ValueId> Cotangents(GraphBuilder& b, absl::Span<const ValueId> ys,
       }
     }
   }
-  Values cotangent(num_values, kNoValue);
+  std::vector<Cotangent> cotangent(num_values);
   for (size_t i = 0; i < ys.size(); ++i) {
-    ValueId& slot = cotangent[static_cast<size_t>(ys[i])];
-    if (depends[static_cast<size_t>(ys[i])]) slot = Accumulate(b, slot, y_cotangents[i]);
+    if (depends[static_cast<size_t>(ys[i])] && y_cotangents[i] != kNoValue) {
+      cotangent[static_cast<size_t>(ys[i])].Take(b, y_cotangents[i]);
+    }
   }
   Refusals refusals;
   const int32_t outer_origin = b.origin();
@@ -173,7 +195,7 @@ std::vector<ValueId> Cotangents(GraphBuilder& b, absl::Span<const ValueId> ys,
     const Node& peek = b.so_far().nodes()[static_cast<size_t>(i)];
     bool reached = false;
     for (int32_t k = 0; k < peek.num_outputs; ++k) {
-      reached = reached || cotangent[static_cast<size_t>(peek.first_output + k)] != kNoValue;
+      reached = reached || !cotangent[static_cast<size_t>(peek.first_output + k)].zero();
     }
     if (!reached) continue;
     const NodeCopy node = CopyNode(b, i);
@@ -185,18 +207,20 @@ std::vector<ValueId> Cotangents(GraphBuilder& b, absl::Span<const ValueId> ys,
     }
     if (!any) continue;
     Values g;
-    for (ValueId v : node.out) g.push_back(cotangent[static_cast<size_t>(v)]);
     b.SetOrigin(node.origin);
+    for (ValueId v : node.out) g.push_back(cotangent[static_cast<size_t>(v)].Total(b));
     const Values in = VjpOf(b, node, g, wanted, &refusals);
     for (size_t k = 0; k < in.size() && b.ok(); ++k) {
       if (!wanted[k] || in[k] == kNoValue) continue;
-      ValueId& slot = cotangent[static_cast<size_t>(node.in[k])];
-      slot = Accumulate(b, slot, SumTo(b, in[k], Shape(b.shape(node.in[k]))));
+      cotangent[static_cast<size_t>(node.in[k])].Take(b,
+                                                      SumTo(b, in[k], Shape(b.shape(node.in[k]))));
     }
   }
   b.SetOrigin(outer_origin);
   refusals.Report(b);
-  for (size_t i = 0; i < wrt.size(); ++i) result[i] = cotangent[static_cast<size_t>(wrt[i])];
+  for (size_t i = 0; i < wrt.size(); ++i) {
+    result[i] = cotangent[static_cast<size_t>(wrt[i])].Total(b);
+  }
   return result;
 }
 

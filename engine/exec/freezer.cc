@@ -10,7 +10,7 @@ namespace gradwire {
 namespace {
 
 constexpr int64_t kMaxFrozenBytes = int64_t{256} << 20;
-constexpr int64_t kMaxFrozenOperations = int64_t{1} << 31;  // a few seconds of reference kernels
+constexpr int64_t kMaxFrozenFlops = int64_t{4} << 30;  // a few seconds of reference loops
 
 absl::Status RunReference(const Node& node, absl::Span<const TensorView> in,
                           absl::Span<const TensorType> types, std::vector<Tensor>* out) {
@@ -33,6 +33,17 @@ std::vector<TensorType> OutputTypes(const Graph& graph, const Node& node) {
   return types;
 }
 
+int64_t FlopsOf(const Node& node, absl::Span<const TensorView> in,
+                absl::Span<const TensorType> out) {
+  int64_t flops = 0;
+  for (const TensorType& type : out) flops = SaturatingAdd(flops, type.shape.num_elements());
+  for (const TensorView& view : in) flops = SaturatingAdd(flops, view.num_elements());
+  if (node.op->flops == nullptr) return flops;
+  std::vector<TensorType> types;
+  for (const TensorView& view : in) types.push_back(view.type());
+  return SaturatingAdd(flops, node.op->flops({types, node.attrs}, out[0]));
+}
+
 }  // namespace
 
 void Freezer::Bind(ValueId value, absl::string_view name, TensorView data, bool varies) {
@@ -48,13 +59,13 @@ std::vector<std::string> Freezer::used() const {
   return out;
 }
 
-absl::StatusOr<Tensor> Freezer::InputValue(ValueId value) {
+absl::StatusOr<Tensor> Freezer::InputValue(ValueId value, ImportScope::Purpose purpose) {
   auto it = inputs_.find(value);
   if (it == inputs_.end()) {
     return Error(Reason::kDataDependentShape, "a shape or an axis depends on a random value");
   }
   Bound& bound = it->second;
-  if (bound.varies) {
+  if (purpose == ImportScope::Purpose::kShape && bound.varies) {
     return Error(Reason::kDataDependentShape,
                  absl::StrCat("a shape or an axis depends on the input \"", bound.name,
                               "\", by which a derivative is taken"));
@@ -83,14 +94,10 @@ absl::Status Freezer::EvaluateNode(const Node& node) {
     return Error(Reason::kMemoryLimit,
                  absl::StrCat("evaluating a shape takes more than ", kMaxFrozenBytes, " bytes"));
   }
-  std::vector<TensorType> in_types;
-  for (const TensorView& view : in) in_types.push_back(view.type());
-  operations_ = SaturatingAdd(operations_, node.op->flops == nullptr
-                                               ? types[0].shape.num_elements()
-                                               : node.op->flops({in_types, node.attrs}, types[0]));
-  if (operations_ > kMaxFrozenOperations) {
-    return Error(Reason::kMemoryLimit, absl::StrCat("evaluating a shape takes more than ",
-                                                    kMaxFrozenOperations, " operations"));
+  flops_ = SaturatingAdd(flops_, FlopsOf(node, in, types));
+  if (flops_ > kMaxFrozenFlops) {
+    return Error(Reason::kGraphTooLarge,
+                 "evaluating what decides shapes and branches takes too many operations");
   }
   std::vector<Tensor> out;
   GW_RETURN_IF_ERROR(RunReference(node, in, types, &out));
@@ -100,7 +107,7 @@ absl::Status Freezer::EvaluateNode(const Node& node) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Tensor> Freezer::Value(ValueId value) {
+absl::StatusOr<Tensor> Freezer::Value(ValueId value, ImportScope::Purpose purpose) {
   if (const Tensor* constant = builder_.ConstantValue(value)) return *constant;
   const Graph& graph = builder_.so_far();
   std::vector<ValueId> stack = {value};  // depth first, without recursion
@@ -112,7 +119,7 @@ absl::StatusOr<Tensor> Freezer::Value(ValueId value) {
     }
     const int32_t producer = graph.producer(v);
     if (producer < 0) {
-      GW_ASSIGN_OR_RETURN(known_[v], InputValue(v));
+      GW_ASSIGN_OR_RETURN(known_[v], InputValue(v, purpose));
       continue;
     }
     const Node& node = graph.nodes()[static_cast<size_t>(producer)];

@@ -13,6 +13,8 @@ namespace {
 // the Program); integers and booleans, which decide shapes, further.
 constexpr int64_t kMaxFoldedFloats = 4096;
 constexpr int64_t kMaxFoldedIntegers = int64_t{1} << 20;
+// What is not folded is computed by the Program: a loop of foldings may not fill the memory.
+constexpr int64_t kMaxFoldedBytes = int64_t{128} << 20;
 
 bool Foldable(const TensorType& type) {
   return type.shape.num_elements() <=
@@ -121,6 +123,11 @@ absl::StatusOr<Attrs> GraphBuilder::Complete(const OpDef& op, Attrs attrs) const
 std::vector<ValueId> GraphBuilder::AddMulti(const OpDef& op, absl::Span<const ValueId> in,
                                             Attrs given) {
   if (!ok()) return {};
+  if (--nodes_left_ < 0) {
+    Fail(Error(Reason::kGraphTooLarge,
+               "the model expands to too many nodes: loops and recurrent layers are unrolled"));
+    return {};
+  }
   if (op.infer == nullptr) {
     Fail(absl::InternalError(absl::StrCat(op.name, " is a composite and cannot be a node")));
     return {};
@@ -200,7 +207,8 @@ std::optional<std::vector<ValueId>> GraphBuilder::Fold(const OpDef& op,
   std::vector<Tensor> results;
   std::vector<void*> out;
   for (const TensorType& type : types) {
-    if (!Foldable(type)) return std::nullopt;
+    if (!Foldable(type) || folded_bytes_ > kMaxFoldedBytes) return std::nullopt;
+    folded_bytes_ += type.bytes();
     results.emplace_back(type);
     out.push_back(results.back().mutable_raw());
   }

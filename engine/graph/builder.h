@@ -74,6 +74,9 @@ class GraphBuilder {
   void Fail(const absl::Status& status);
   const absl::Status& status() const { return status_; }
   bool ok() const { return status_.ok(); }
+  // From `limit` on every further node fails with GRAPH_TOO_LARGE, also one that is there already:
+  // what is unrolled into this graph is work of at most that much. Without a call: no limit.
+  void LimitNodes(int64_t limit) { nodes_left_ = limit; }
   void ClearError() { status_ = absl::OkStatus(); }  // to collect the errors of several nodes
   // Nodes added from now on come from this model node.
   void SetOrigins(Origins origins) { graph_.origins_ = std::move(origins); }
@@ -94,6 +97,8 @@ class GraphBuilder {
   Graph graph_;
   absl::Status status_;
   int32_t origin_ = -1;
+  int64_t nodes_left_ = INT64_MAX;
+  int64_t folded_bytes_ = 0;
   absl::flat_hash_map<uint64_t, absl::InlinedVector<int32_t, 1>> consed_;  // hash -> nodes
 };
 

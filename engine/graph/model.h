@@ -36,12 +36,21 @@ struct ModelInitializer {
 };
 
 struct ModelNode {
-  const OpDef* op;
+  const OpDef* op;  // null in a body whose node is not supported: `unsupported` says why
   const OnnxBinding* binding;
-  Attrs attrs;                      // as in the file
+  Attrs attrs;                      // as in the file; graphs are Models
   std::vector<ModelValue> inputs;   // -1: left out
   std::vector<ModelValue> outputs;  // -1: left out
   int opset;
+  int32_t origin = 0;                // whose label it has
+  std::vector<ModelValue> captures;  // values that its bodies read, distinct
+  absl::Status unsupported = {};
+};
+
+// How a body reads a value of the graph around it.
+struct ModelCapture {
+  ModelValue outer;
+  ModelValue inner;
 };
 
 class Model {
@@ -51,8 +60,9 @@ class Model {
   std::vector<ModelInput> inputs;  // without those that are initialisers
   std::vector<ModelInitializer> initializers;
   std::vector<ModelValue> outputs;
-  std::vector<ModelNode> nodes;  // topological order
-  Origins origins;               // labels of `nodes`
+  std::vector<ModelNode> nodes;        // topological order
+  std::vector<ModelCapture> captures;  // of a body
+  Origins origins;                     // labels of nodes, those in bodies too; of a body: null
 
   // -1 where there is no such value.
   ModelValue FindValue(absl::string_view name) const {

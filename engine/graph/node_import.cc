@@ -4,9 +4,91 @@
 
 namespace gradwire {
 
+namespace {
+
+// Copies of a list count too: a loop that makes one a member longer each trip is quadratic.
+constexpr int64_t kMaxListMembers = int64_t{1} << 24;
+
+}  // namespace
+
+ValueId ImportScope::AddList(std::vector<ValueId> members) {
+  members_ += 1 + static_cast<int64_t>(members.size());
+  if (members_ > kMaxListMembers) return kNoValue;
+  lists_.push_back(std::move(members));
+  return kNothing - static_cast<ValueId>(lists_.size());
+}
+
+const std::vector<ValueId>* ImportScope::List(ValueId v) const {
+  return v < kNothing ? &lists_[static_cast<size_t>(kNothing - v - 1)] : nullptr;
+}
+
+ValueId NodeImport::in(int i) const {
+  const ValueId v = any(i);
+  if (v >= kNoValue) return v;
+  b.Fail(Error(Reason::kInvalidModel,
+               absl::StrCat("input ", i, " is ", v == kNothing ? "an empty optional" : "a sequence",
+                            ", expected a tensor")));
+  return kNoValue;
+}
+
+absl::Span<const ValueId> NodeImport::inputs() const {
+  for (int i = 0; i < num_inputs(); ++i) in(i);
+  return in_;
+}
+
+const std::vector<ValueId>* NodeImport::List(int i) const {
+  const std::vector<ValueId>* list = scope_.List(any(i));
+  if (list == nullptr) {
+    b.Fail(Error(Reason::kInvalidModel, absl::StrCat("input ", i, " is no sequence")));
+  }
+  return list;
+}
+
+ValueId NodeImport::MakeList(std::vector<ValueId> members) {
+  const ValueId list = scope_.AddList(std::move(members));
+  if (list == kNoValue) {
+    Fail(Reason::kGraphTooLarge,
+         absl::StrCat("sequences have more than ", kMaxListMembers, " members together"));
+  }
+  return list;
+}
+
+std::optional<bool> NodeImport::Decide(ValueId v) {
+  if (!b.ok()) return std::nullopt;
+  absl::StatusOr<Tensor> value = Error(Reason::kInvalidModel, "the condition is no tensor");
+  if (v >= 0) value = scope_.Freeze(v, ImportScope::Purpose::kBranch);
+  if (value.ok() && (value->dtype() != DType::kBool || value->num_elements() != 1)) {
+    value =
+        Error(Reason::kShapeMismatch,
+              absl::StrCat("the condition is ", value->type().ToString(), ", expected one BOOL"));
+  }
+  if (value.ok()) return *value->data<bool>();
+  b.Fail(value.status());
+  return std::nullopt;
+}
+
+const Model* NodeImport::Body(absl::string_view name) {
+  const AttrValue* value = attrs.Find(name);
+  const auto* body = value == nullptr ? nullptr : std::get_if<std::shared_ptr<const Model>>(value);
+  if (body != nullptr) return body->get();
+  Fail(Reason::kInvalidModel, absl::StrCat("attribute ", name, " is no graph"));
+  return nullptr;
+}
+
+std::vector<ValueId> NodeImport::Inline(const Model& body, absl::Span<const ValueId> inputs,
+                                        int64_t trip) {
+  if (!b.ok()) return {};
+  if (inputs.size() != body.inputs.size()) {
+    Fail(Reason::kInvalidModel,
+         absl::StrCat("the body has ", body.inputs.size(), " inputs, expected ", inputs.size()));
+    return {};
+  }
+  return scope_.Inline(body, inputs, trip);
+}
+
 std::optional<Tensor> NodeImport::Frozen(int i) {
   if (!has(i) || !b.ok()) return std::nullopt;
-  absl::StatusOr<Tensor> value = freeze_(in(i));
+  absl::StatusOr<Tensor> value = scope_.Freeze(in(i), ImportScope::Purpose::kShape);
   if (!value.ok()) {
     b.Fail(value.status());
     return std::nullopt;

@@ -14,12 +14,12 @@
 #ifndef GRADWIRE_ENGINE_GRAPH_NODE_IMPORT_H_
 #define GRADWIRE_ENGINE_GRAPH_NODE_IMPORT_H_
 
-#include <functional>
 #include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "engine/graph/builder.h"
+#include "engine/graph/model.h"
 
 namespace gradwire {
 
@@ -28,18 +28,40 @@ enum class Mode { kAsGraph, kTrain, kEval };
 
 inline constexpr char kSeedInput[] = "gradwire.seed";
 
+// Import knows two kinds of values that are no tensors; their ids are below kNoValue. An optional
+// that holds nothing is kNothing. A sequence is a list of values, with an id below that: it exists
+// while a graph is built, and no graph has one.
+inline constexpr ValueId kNothing = kNoValue - 1;
+
+// What an import may ask of whoever walks the model.
+class ImportScope {
+ public:
+  enum class Purpose { kShape, kBranch };
+  virtual ~ImportScope() = default;
+  // Evaluates a value on the call's data; see Specialize. Returns an error where it depends on
+  // floating data (which a branch may), or the bounds are passed.
+  virtual absl::StatusOr<Tensor> Freeze(ValueId value, Purpose purpose) = 0;
+  // NodeImport::Inline.
+  virtual std::vector<ValueId> Inline(const Model& body, absl::Span<const ValueId> inputs,
+                                      int64_t trip) = 0;
+
+  // A new list; kNoValue where lists have too many members together. List() is null for tensors.
+  ValueId AddList(std::vector<ValueId> members);
+  const std::vector<ValueId>* List(ValueId v) const;
+
+ private:
+  std::vector<std::vector<ValueId>> lists_;
+  int64_t members_ = 0;
+};
+
 class NodeImport {
  public:
-  // Evaluates a value on the call's data; see Specialize. Returns an error where it depends on
-  // floating data, or the bounds are passed.
-  using Freeze = std::function<absl::StatusOr<Tensor>(ValueId)>;
-
   // What each initialiser holds after a step of training, by its value: itself at first.
   using States = absl::flat_hash_map<ValueId, ValueId>;
 
   // Without `states`, nothing is updated.
   NodeImport(GraphBuilder& builder, const Attrs& node_attrs, absl::Span<const ValueId> inputs,
-             int outputs, int node_opset, Mode call_mode, Freeze freeze, int64_t stream_index,
+             int outputs, int node_opset, Mode call_mode, ImportScope& scope, int64_t stream_index,
              States* states = nullptr)
       : b(builder),
         attrs(node_attrs),
@@ -48,8 +70,13 @@ class NodeImport {
         mode(call_mode),
         stream(stream_index),
         in_(inputs),
-        freeze_(std::move(freeze)),
+        scope_(scope),
         states_(states) {}
+  // A node of one output that the import of `outer` asks for, as in an activation by name.
+  NodeImport(const NodeImport& outer, const Attrs& node_attrs, absl::Span<const ValueId> inputs,
+             int node_opset)
+      : NodeImport(outer.b, node_attrs, inputs, 1, node_opset, outer.mode, outer.scope_,
+                   outer.stream, outer.states_) {}
 
   GraphBuilder& b;
   const Attrs& attrs;     // as in the file: defaults are the import function's business
@@ -59,11 +86,17 @@ class NodeImport {
   const int64_t stream;  // distinct for each node of the model: names its random stream
 
   int num_inputs() const { return static_cast<int>(in_.size()); }
-  // kNoValue where the input is left out.
-  ValueId in(int i) const { return i < num_inputs() ? in_[static_cast<size_t>(i)] : kNoValue; }
+  // A tensor; kNoValue where the input is left out, and, after Fail(), where it is none.
+  ValueId in(int i) const;
   bool has(int i) const { return in(i) != kNoValue; }
-  absl::Span<const ValueId> inputs() const { return in_; }
+  // All of them, each a tensor or kNoValue.
+  absl::Span<const ValueId> inputs() const;
   const TensorType& type(int i) const { return b.type(in(i)); }
+  // Whatever it is: a tensor, kNoValue, kNothing, a list.
+  ValueId any(int i) const { return i < num_inputs() ? in_[static_cast<size_t>(i)] : kNoValue; }
+  // The members of a sequence; null after Fail(). Holds until the next MakeList or Inline.
+  const std::vector<ValueId>* List(int i) const;
+  ValueId MakeList(std::vector<ValueId> members);
 
   // The value of an input that decides a shape, an axis or a branch (integer or boolean).
   // nullopt after Fail(). Absent inputs are nullopt without a failure.
@@ -71,6 +104,16 @@ class NodeImport {
   std::optional<std::vector<int64_t>> FrozenInts(int i);
   // `name` as an attribute, or else input i, frozen (axes moved from one to the other over opsets).
   std::optional<std::vector<int64_t>> IntsFromAttrOrInput(absl::string_view name, int i);
+
+  // Whether a value of one element, which chooses a branch, is true; nullopt after Fail(). It may
+  // depend on floating data: the graph is then one for these data.
+  std::optional<bool> Decide(ValueId v);
+
+  // The graph that an attribute holds; null after Fail().
+  const Model* Body(absl::string_view name);
+  // Builds the nodes of a body around values for its inputs, and gives its outputs; {} after a
+  // failure. `trip` tells runs of one body apart: random ops in it draw other numbers in each.
+  std::vector<ValueId> Inline(const Model& body, absl::Span<const ValueId> inputs, int64_t trip);
 
   // Axis normalised into [0, rank); fails where it is outside.
   int Axis(int64_t axis, int rank);
@@ -91,7 +134,7 @@ class NodeImport {
 
  private:
   absl::Span<const ValueId> in_;
-  Freeze freeze_;
+  ImportScope& scope_;
   States* states_;
 };
 

@@ -168,6 +168,9 @@ struct Sample {
   Attrs attrs = {};
   int opset = 0;  // 0: the binding's newest up to 18
   int num_outputs = 1;
+  // A graph in ONNX's text form around the node, for ops that mean something among others only
+  // (bodies, sequences): "g (x0, x1) => (y0) {...}", the inputs being those of the sample.
+  absl::string_view text = {};
 };
 // Where tests sample the op: away from kinks and poles. Rows of pointwise ops give an interval per
 // input and get shapes (rank 0 to 4, size 0, broadcasting) by themselves; others list samples.

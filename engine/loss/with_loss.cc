@@ -84,6 +84,14 @@ class Joiner {
       return Error(Reason::kInvalidSpec,
                    absl::StrCat("loss.graph: has ", loss.outputs.size(), " outputs, expected one"));
     }
+    for (const ModelNode& node : loss.nodes) {
+      // A body's captures are values of the model that it came with.
+      if (node.captures.empty()) continue;
+      return Error(Reason::kInvalidSpec,
+                   absl::StrCat("loss.graph: ", (*loss.origins)[static_cast<size_t>(node.origin)],
+                                ": a body that reads values around it is not taken in a loss; put "
+                                "the loss into the model"));
+    }
     std::vector<ModelValue> ids(loss.value_names.size(), -1);
     const auto id = [&](ModelValue v) -> ModelValue& { return ids[static_cast<size_t>(v)]; };
     for (const ModelInput& input : loss.inputs) Connect(loss, input, &id(input.value));
@@ -91,11 +99,11 @@ class Joiner {
       if (ids[v] < 0) ids[v] = NewValue(absl::StrCat("gradwire.loss.", loss.value_names[v]));
     }
     for (const ModelInitializer& init : loss.initializers) AddConstant(id(init.value), init.data);
-    for (size_t i = 0; i < loss.nodes.size(); ++i) {
-      ModelNode node = loss.nodes[i];
-      for (ModelValue& v : node.inputs) v = v < 0 ? v : id(v);
-      for (ModelValue& v : node.outputs) v = v < 0 ? v : id(v);
-      AddNode(std::move(node), absl::StrCat("loss.graph: ", (*loss.origins)[i]));
+    for (ModelNode node : loss.nodes) {
+      for (auto* list : {&node.inputs, &node.outputs}) {
+        for (ModelValue& v : *list) v = v < 0 ? v : id(v);
+      }
+      AddNode(node, absl::StrCat("loss.graph: ", (*loss.origins)[static_cast<size_t>(node.origin)]));
     }
     // Its output may be one of its inputs, which has a name already.
     AddNode({.op = &kSameNode,
@@ -123,6 +131,7 @@ class Joiner {
   }
 
   void AddNode(ModelNode node, std::string label) {
+    node.origin = static_cast<int32_t>(origins_.size());
     out_.nodes.push_back(std::move(node));
     origins_.push_back(std::move(label));
   }

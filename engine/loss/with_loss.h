@@ -13,8 +13,8 @@
 // names; those that the model does not have become inputs. Its initialisers are constants: nothing
 // is trained by default that the model does not have. Its other names are its own.
 //
-// Errors: UNKNOWN_OUTPUT; INVALID_SPEC for a loss or setting that there is none of, and for a loss
-// model without exactly one output.
+// Errors: UNKNOWN_OUTPUT; INVALID_SPEC for a loss or setting that there is none of, for a loss
+// model without exactly one output, and for one whose If, Loop or Scan reads values around it.
 // What does not fit together in type or shape is found when the result is specialized, and told of
 // the node 'loss "mse"'. Cost: a copy of the model's lists, not of its tensors. Thread-safety: pure
 // functions.

@@ -8,7 +8,9 @@
 //   GW_ASSIGN_OR_RETURN(Model model, ImportModel(proto, AllOps(), {}));
 //
 // Errors name every offending node at once: INVALID_MODEL, UNSUPPORTED_OP, UNSUPPORTED_OPSET,
-// DTYPE_UNSUPPORTED, GRAPH_TOO_LARGE. Cost: linear in the model's bytes; no recursion on its depth.
+// DTYPE_UNSUPPORTED, GRAPH_TOO_LARGE. What a body (of an If, a Loop) holds and is not supported is
+// an error of Specialize, and only where the body is taken. Cost: linear in the model's bytes;
+// graphs in nodes nest kMaxBodyDepth deep at most.
 #ifndef GRADWIRE_ENGINE_ONNX_IMPORT_H_
 #define GRADWIRE_ENGINE_ONNX_IMPORT_H_
 

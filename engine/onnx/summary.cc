@@ -1,6 +1,7 @@
 #include "engine/onnx/summary.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -37,9 +38,17 @@ ValueSummary SummaryOf(const onnx::TensorProto& tensor) {
   return out;
 }
 
-std::vector<OpUse> CountOps(const std::vector<FlatNode>& nodes, const OpRegistry& ops) {
+// Counts in the graphs that nodes hold too.
+absl::StatusOr<std::vector<OpUse>> CountOps(std::vector<FlatNode> nodes, FunctionInliner& inliner,
+                                            const OpRegistry& ops) {
   std::map<std::pair<std::string, std::string>, OpUse> uses;
-  for (const FlatNode& node : nodes) {
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const FlatNode node = nodes[i];
+    for (const onnx::AttributeProto& attr : node.proto->attribute()) {
+      if (!attr.has_g()) continue;
+      GW_ASSIGN_OR_RETURN(std::vector<FlatNode> inner, inliner.Flatten(attr.g(), node.opsets));
+      std::move(inner.begin(), inner.end(), std::back_inserter(nodes));
+    }
     const std::string domain = node.proto->domain() == "ai.onnx" ? "" : node.proto->domain();
     const std::string& name = node.proto->op_type();
     OpUse& use = uses[{domain, name}];
@@ -92,7 +101,8 @@ absl::StatusOr<ModelSummary> SummarizeModel(const onnx::ModelProto& proto, const
                  absl::StrCat("the model has ", graph.node_size(), " nodes, the limit is ",
                               max_nodes, " (--max-nodes)"));
   }
-  GW_ASSIGN_OR_RETURN(const std::vector<FlatNode> nodes, InlineFunctions(proto, ops, max_nodes));
+  FunctionInliner inliner(proto, ops, max_nodes);
+  GW_ASSIGN_OR_RETURN(const std::vector<FlatNode> nodes, inliner.Flatten());
   ModelSummary out;
   absl::flat_hash_set<absl::string_view> parameters;
   for (const onnx::TensorProto& init : graph.initializer()) {
@@ -102,7 +112,7 @@ absl::StatusOr<ModelSummary> SummarizeModel(const onnx::ModelProto& proto, const
   for (const onnx::ValueInfoProto& input : graph.input()) {
     if (!parameters.contains(input.name())) out.inputs.push_back(SummaryOf(input));
   }
-  out.ops = CountOps(nodes, ops);
+  GW_ASSIGN_OR_RETURN(out.ops, CountOps(nodes, inliner, ops));
   out.num_nodes = static_cast<int64_t>(nodes.size());
 
   absl::flat_hash_map<absl::string_view, int32_t> producer;

@@ -26,6 +26,9 @@ std::vector<const OpDef*> NormalizationOps();
 std::vector<const OpDef*> ShapeOps();
 std::vector<const OpDef*> IndexingOps();
 std::vector<const OpDef*> RandomOps();
+std::vector<const OpDef*> RecurrentOps();
+std::vector<const OpDef*> ControlFlowOps();
+std::vector<const OpDef*> SequenceOps();
 
 }  // namespace gradwire
 

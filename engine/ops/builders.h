@@ -117,6 +117,11 @@ ValueId Slice(GraphBuilder& b, ValueId x, const std::vector<int64_t>& starts,
 ValueId Unslice(GraphBuilder& b, ValueId x, const std::vector<int64_t>& starts,
                 const std::vector<int64_t>& steps, const Shape& shape);
 ValueId Concat(GraphBuilder& b, absl::Span<const ValueId> xs, int axis);
+// True where v is an Unslice that steps by one: a part in a window of zeros.
+bool IsPlaced(const GraphBuilder& b, ValueId v);
+// The sum of such values, of one type. Parts whose windows lie side by side are joined by Concat,
+// not added: putting together again what Slice cut up costs one copy, not one addition a piece.
+ValueId SumPlaced(GraphBuilder& b, absl::Span<const ValueId> placed);
 // out[..., i..., ...] = x[..., indices[i...], ...] along axis; negative indices count from the end.
 ValueId Gather(GraphBuilder& b, ValueId x, ValueId indices, int axis);
 // The transpose of Gather: zeros of extent `extent` along axis, with x added at the indices.

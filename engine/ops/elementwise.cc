@@ -451,6 +451,7 @@ const OpDef kIdentityOp = {
     .onnx = {{.name = "Identity",
               .since = 6,
               .import = [](NodeImport& n) -> std::vector<ValueId> {
+                if (n.any(0) < kNoValue) return {n.any(0)};  // a sequence or an optional
                 if (!HasInputs(n, 1)) return {};
                 return {n.in(0)};
               }}},

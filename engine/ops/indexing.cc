@@ -556,6 +556,49 @@ const OpDef kArrayFeatureExtractorOp = {
                                        Given({2, 2}, {1, 2, 0, 0}, DType::kInt64)}}}},
 };
 
+// ---- Sums of windows
+
+struct Part {
+  ValueId value;
+  std::vector<int64_t> starts;
+  Dims extents;
+};
+
+// Whether two parts have the same window but for `axis`, in which b begins where a ends.
+bool Adjoin(const Part& a, const Part& b, size_t axis) {
+  for (size_t d = 0; d < a.starts.size(); ++d) {
+    if (d == axis) continue;
+    if (a.starts[d] != b.starts[d] || a.extents[d] != b.extents[d]) return false;
+  }
+  return a.starts[axis] + a.extents[axis] == b.starts[axis];
+}
+
+// Parts that lie side by side along the axis, as one each.
+std::vector<Part> JoinAlong(GraphBuilder& b, std::vector<Part> parts, int axis) {
+  const auto along = static_cast<size_t>(axis);
+  const auto key = [&](const Part& part, size_t d) {
+    return std::pair(part.starts[d], part.extents[d]);
+  };
+  std::stable_sort(parts.begin(), parts.end(), [&](const Part& x, const Part& y) {
+    for (size_t d = 0; d < x.starts.size(); ++d) {
+      if (d != along && key(x, d) != key(y, d)) return key(x, d) < key(y, d);
+    }
+    return x.starts[along] < y.starts[along];
+  });
+  std::vector<Part> joined;
+  for (size_t first = 0, last; first < parts.size(); first = last) {
+    Part whole = parts[first];
+    std::vector<ValueId> values = {whole.value};
+    for (last = first + 1; last < parts.size() && Adjoin(whole, parts[last], along); ++last) {
+      values.push_back(parts[last].value);
+      whole.extents[along] += parts[last].extents[along];
+    }
+    if (values.size() > 1) whole.value = Concat(b, values, axis);
+    joined.push_back(std::move(whole));
+  }
+  return joined;
+}
+
 }  // namespace
 
 ValueId Slice(GraphBuilder& b, ValueId x, const std::vector<int64_t>& starts,
@@ -571,6 +614,32 @@ ValueId Unslice(GraphBuilder& b, ValueId x, const std::vector<int64_t>& starts,
 
 ValueId Concat(GraphBuilder& b, absl::Span<const ValueId> xs, int axis) {
   return b.Add(kConcatOp, xs, Attrs{{"axis", static_cast<int64_t>(axis)}});
+}
+
+bool IsPlaced(const GraphBuilder& b, ValueId v) {
+  const Node* node = b.Producer(v);
+  return node != nullptr && node->op == &kUnsliceOp && StepsByOne(node->attrs);
+}
+
+ValueId SumPlaced(GraphBuilder& b, absl::Span<const ValueId> placed) {
+  std::vector<Part> parts;
+  if (!b.ok() || placed.empty()) return kNoValue;
+  const Shape whole = b.shape(placed[0]);
+  for (ValueId v : placed) {
+    const Node* node = b.Producer(v);
+    const ValueId part = b.operands(*node)[0];
+    parts.push_back({part, node->attrs.Ints("starts"), b.shape(part).dims()});
+  }
+  for (int axis = whole.rank() - 1; axis >= 0 && parts.size() > 1; --axis) {
+    parts = JoinAlong(b, std::move(parts), axis);
+  }
+  const std::vector<int64_t> steps(static_cast<size_t>(whole.rank()), 1);
+  ValueId sum = kNoValue;
+  for (const Part& part : parts) {
+    const ValueId term = Unslice(b, part.value, part.starts, steps, whole);
+    sum = sum == kNoValue ? term : Add(b, sum, term);
+  }
+  return sum;
 }
 
 std::vector<const OpDef*> IndexingOps() {

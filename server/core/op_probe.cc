@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/autodiff/autodiff.h"
+#include "engine/engine.h"
 #include "engine/exec/specialize.h"
 
 namespace gradwire::server {
@@ -70,6 +71,7 @@ Probe MakeProbe(const OpDef& op, const OnnxBinding& binding, const Sample& sampl
                     .inputs = {},
                     .outputs = {},
                     .opset = opset};
+  const bool in_text = !sample.text.empty();
   for (size_t i = 0; i < sample.inputs.size(); ++i) {
     const SampleInput& input = sample.inputs[i];
     if (input.absent) {
@@ -82,13 +84,19 @@ Probe MakeProbe(const OpDef& op, const OnnxBinding& binding, const Sample& sampl
     const bool open = input.dtype == DType::kUndefined;
     const DType type = open ? dtype : input.dtype;
     p.data.push_back(ValueOf(input, type));
-    if (input.constant) {
+    if (input.constant && !in_text) {
       p.model.initializers.push_back({value, p.data.back()});
     } else {
       p.model.inputs.push_back({value, type, std::nullopt});
       p.inputs.emplace(name, p.data.back());
       if (IsFloating(type)) p.floating.push_back(name);
     }
+  }
+  if (in_text) {
+    if (absl::StatusOr<Model> model = ModelOfSample(sample, opset); model.ok()) {
+      p.model = *std::move(model);
+    }
+    return p;
   }
   for (int i = 0; i < sample.num_outputs; ++i) {
     node.outputs.push_back(AddValue(p.model, absl::StrCat("y", i)));

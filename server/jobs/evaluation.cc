@@ -150,7 +150,10 @@ class ProgramEvaluator final : public Evaluator {
     }
     computation.mode = Mode::kEval;
     computation.precision = model_.precision;
-    return shared_.engine->Prepare(*model_.loaded, computation, model_.Inputs(&batch));
+    GW_ASSIGN_OR_RETURN(Prepared prepared, shared_.engine->Prepare(*model_.loaded, computation,
+                                                                   model_.Inputs(&batch)));
+    GW_RETURN_IF_ERROR(model_.CheckFrozen(prepared.frozen, false));
+    return prepared;
   }
 
   absl::Status EvaluateBatch(const Batch& batch, Stepper& stepper, Arena& arena, Totals* totals) {

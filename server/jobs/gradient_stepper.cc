@@ -208,12 +208,7 @@ class GradientStepper final : public Stepper {
     request.update_states = true;
     auto made = std::make_unique<Plan>();
     GW_ASSIGN_OR_RETURN(const Specialized specialized, Specialize(*model_.loaded->model, request));
-    for (const std::string& frozen : specialized.frozen) {
-      if (std::find(model_.fed.begin(), model_.fed.end(), frozen) != model_.fed.end()) {
-        return Error(Reason::kDataDependentShape,
-                     absl::StrCat("the values of column input ", frozen, " decide a shape"));
-      }
-    }
+    GW_RETURN_IF_ERROR(model_.CheckFrozen(specialized.frozen, true));
     TrainingSpec spec;
     spec.loss = model_.loss;
     spec.parameters = model_.parameters;

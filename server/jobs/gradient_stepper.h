@@ -50,6 +50,9 @@ struct JobModel {
   // Of a parameter or another input that no column feeds: from `given`, else the model's
   // initialiser, as `dtype`.
   absl::StatusOr<Tensor> InitialValue(const std::string& name, DType dtype) const;
+  // Whether a graph that these inputs' values decided is right for every step: a parameter has
+  // another value in each, and so has, where one graph serves all batches, what columns feed.
+  absl::Status CheckFrozen(absl::Span<const std::string> frozen, bool any_batch) const;
 };
 
 // `data` is the job's data set, open; null without one.

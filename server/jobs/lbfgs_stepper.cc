@@ -171,7 +171,10 @@ class LbfgsStepper final : public Stepper {
     for (const TrainedParameter& p : model_.parameters) computation.wrt.push_back(p.name);
     computation.mode = model_.mode;
     computation.precision = model_.precision;
-    return engine_.Prepare(*model_.loaded, computation, model_.Inputs(batch));
+    GW_ASSIGN_OR_RETURN(Prepared prepared,
+                        engine_.Prepare(*model_.loaded, computation, model_.Inputs(batch)));
+    GW_RETURN_IF_ERROR(model_.CheckFrozen(prepared.frozen, false));
+    return prepared;
   }
 
   // The vector's parts into the tensor that `to` has for each parameter.

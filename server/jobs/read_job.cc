@@ -423,6 +423,19 @@ absl::StatusOr<Batch> JobModel::EmptyBatch(int64_t rows) const {
   return batch;
 }
 
+absl::Status JobModel::CheckFrozen(absl::Span<const std::string> frozen, bool any_batch) const {
+  for (const std::string& name : frozen) {
+    const bool is_fed = std::find(fed.begin(), fed.end(), name) != fed.end();
+    const bool trained = std::any_of(parameters.begin(), parameters.end(),
+                                     [&](const TrainedParameter& p) { return p.name == name; });
+    if (!trained && !(is_fed && any_batch)) continue;
+    return Error(Reason::kDataDependentShape,
+                 absl::StrCat("the values of ", trained ? "parameter " : "column input ", name,
+                              " decide a shape or a branch"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Tensor> JobModel::InitialValue(const std::string& name, DType dtype) const {
   if (const auto found = given.find(name); found != given.end()) {
     return Converted(found->second, dtype);

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "engine/engine.h"
 #include "engine/onnx/import.h"
 
 namespace gradwire {
@@ -199,7 +200,9 @@ class CaseBuilder {
       const DType dtype = input.dtype == DType::kUndefined ? plan_.dtype : input.dtype;
       values_.push_back(input.absent ? Tensor() : ValueOf(input, dtype, draw_));
     }
-    absl::Status built = plan_.binding != nullptr ? ThroughModel() : ThroughBuilder();
+    absl::Status built = !plan_.sample.text.empty() ? ThroughText()
+                         : plan_.binding != nullptr ? ThroughModel()
+                                                    : ThroughBuilder();
     GW_RETURN_IF_ERROR(built);
     for (const GraphInput& input : case_.graph.inputs()) Bind(input);
     return std::move(case_);
@@ -241,6 +244,19 @@ class CaseBuilder {
     model.nodes.push_back(std::move(node));
     model.origins = std::make_shared<const std::vector<std::string>>(
         1, absl::StrCat("node 0 (", plan_.binding->name, ")"));
+    const SpecializeRequest request = {
+        .inputs = &given, .outputs = {}, .marks = {}, .mode = plan_.mode};
+    GW_ASSIGN_OR_RETURN(Specialized specialized, Specialize(model, request));
+    case_.graph = std::move(specialized.graph);
+    return absl::OkStatus();
+  }
+
+  absl::Status ThroughText() {
+    GW_ASSIGN_OR_RETURN(const Model model, ModelOfSample(plan_.sample, plan_.opset));
+    NamedViews given;
+    for (size_t i = 0; i < values_.size(); ++i) {
+      if (!plan_.sample.inputs[i].absent) given[InputName(i)] = values_[i];
+    }
     const SpecializeRequest request = {
         .inputs = &given, .outputs = {}, .marks = {}, .mode = plan_.mode};
     GW_ASSIGN_OR_RETURN(Specialized specialized, Specialize(model, request));

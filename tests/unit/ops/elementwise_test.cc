@@ -10,6 +10,7 @@
 #include "engine/ops/all_ops.h"
 #include "engine/ops/builders.h"
 #include "gtest/gtest.h"
+#include "tests/unit/ops/one_node.h"
 
 namespace gradwire {
 namespace {
@@ -49,9 +50,8 @@ Doubles Partials(absl::string_view name, const std::vector<Doubles>& inputs, int
 std::vector<ValueId> Import(GraphBuilder& b, absl::string_view name, int opset,
                             const std::vector<ValueId>& in, Attrs attrs = {},
                             Mode mode = Mode::kAsGraph, int outputs = 1) {
-  NodeImport n(
-      b, attrs, in, outputs, opset, mode,
-      [&b](ValueId v) -> absl::StatusOr<Tensor> { return *b.ConstantValue(v); }, 1);
+  ConstantScope scope(b);
+  NodeImport n(b, attrs, in, outputs, opset, mode, scope, 1);
   return AllOps().FindOnnx("", name, opset).binding->import(n);
 }
 

@@ -15,6 +15,23 @@
 
 namespace gradwire {
 
+// What is frozen is a constant; there are no bodies.
+class ConstantScope final : public ImportScope {
+ public:
+  explicit ConstantScope(const GraphBuilder& b) : b_(b) {}
+  absl::StatusOr<Tensor> Freeze(ValueId v, Purpose) override {
+    const Tensor* value = b_.ConstantValue(v);
+    if (value == nullptr) return Error(Reason::kDataDependentShape, "no constant");
+    return *value;
+  }
+  std::vector<ValueId> Inline(const Model&, absl::Span<const ValueId>, int64_t) override {
+    return {};
+  }
+
+ private:
+  const GraphBuilder& b_;
+};
+
 class OneNode {
  public:
   explicit OneNode(const char* op, int opset = 18, int outputs = 1)
@@ -48,33 +65,38 @@ class OneNode {
       return b_.status();
     }
     const Attrs attrs(attrs_);
-    NodeImport n(
-        b_, attrs, in_, outputs_, opset_, Mode::kAsGraph,
-        [this](ValueId v) -> absl::StatusOr<Tensor> {
-          const Tensor* value = b_.ConstantValue(v);
-          if (value == nullptr) return Error(Reason::kDataDependentShape, "no constant");
-          return *value;
-        },
-        0);
+    ConstantScope scope(b_);
+    NodeImport n(b_, attrs, in_, outputs_, opset_, Mode::kAsGraph, scope, 0);
     out_ = match.binding->import != nullptr ? match.binding->import(n)
                                             : b_.AddMulti(*match.op, in_, attrs);
     return b_.status();
   }
-  // "[2,2]: 0 1 2 3" of output i, or the error's reason.
+  // "[2,2]: 0 1 2 3" of output i, or the error's reason. Of what is no constant only the shape.
   std::string Result(int i = 0) {
-    if (out_.empty() && b_.ok()) Import().IgnoreError();
+    const ValueId v = Output(i);
+    return b_.ok() ? Text(v, b_.ConstantValue(v)) : ReasonNameOf(b_.status());
+  }
+  // The same with the elements of whatever it is.
+  std::string Evaluated(int i = 0) {
+    const ValueId v = Output(i);
     if (!b_.ok()) return ReasonNameOf(b_.status());
-    const ValueId v = out_[static_cast<size_t>(i)];
+    const auto values = EvaluateByReference(b_.so_far(), {}, {v}, int64_t{1} << 20);
+    return values.ok() ? Text(v, &(*values)[0]) : ReasonNameOf(values.status());
+  }
+
+ private:
+  ValueId Output(int i) {
+    if (out_.empty() && b_.ok()) Import().IgnoreError();
+    return b_.ok() ? out_[static_cast<size_t>(i)] : kNoValue;
+  }
+  std::string Text(ValueId v, const Tensor* value) const {
     std::string text = absl::StrCat(b_.shape(v).ToString(), ":");
-    // What is repeated is not folded.
-    const auto values = EvaluateByReference(b_.so_far(), {}, {v}, 1 << 20);
-    for (int64_t k = 0; values.ok() && k < (*values)[0].num_elements(); ++k) {
-      absl::StrAppend(&text, " ", ElementAsDouble((*values)[0], k));
+    for (int64_t k = 0; value != nullptr && k < value->num_elements(); ++k) {
+      absl::StrAppend(&text, " ", ElementAsDouble(*value, k));
     }
     return text;
   }
 
- private:
   const char* op_;
   int opset_, outputs_;
   GraphBuilder b_;
