@@ -33,7 +33,8 @@ BENCHMARK_CAPTURE(
     ->Arg(2)
     ->UseRealTime();
 
-// One training step on one batch: forward, loss, backward, update, and the check that all is finite.
+// One training step on one batch: forward, loss, backward, update, and the check that all is
+// finite.
 void BM_TrainingStep(benchmark::State& state, Training (*make)()) {
   Engine engine(Options(static_cast<int>(state.range(0))));
   StepRunner runner(engine, make());

@@ -148,11 +148,11 @@ cnn (float[64,1,28,28] x, int64[64] t, float[32,1,3,3] k1, float[32] c1, float[6
 })",
              {},
              {"k1", "c1", "k2", "c2", "w1", "b1", "w2", "b2"}};
-  w.inputs = {{"x", Normal({64, 1, 28, 28}, 1, 1)},   {"t", Labels(64)},
-              {"k1", Normal({32, 1, 3, 3}, 0.05, 3)}, {"c1", Normal({32}, 0.05, 4)},
+  w.inputs = {{"x", Normal({64, 1, 28, 28}, 1, 1)},    {"t", Labels(64)},
+              {"k1", Normal({32, 1, 3, 3}, 0.05, 3)},  {"c1", Normal({32}, 0.05, 4)},
               {"k2", Normal({64, 32, 3, 3}, 0.05, 5)}, {"c2", Normal({64}, 0.05, 6)},
-              {"w1", Normal({128, 9216}, 0.01, 7)},   {"b1", Normal({128}, 0.05, 8)},
-              {"w2", Normal({10, 128}, 0.05, 9)},     {"b2", Normal({10}, 0.05, 10)}};
+              {"w1", Normal({128, 9216}, 0.01, 7)},    {"b1", Normal({128}, 0.05, 8)},
+              {"w2", Normal({10, 128}, 0.05, 9)},      {"b2", Normal({10}, 0.05, 10)}};
   return {std::move(w), "sgd", {{"lr", 1e-2}, {"momentum", 0.9}}, 6400};
 }
 
@@ -161,8 +161,9 @@ Training WideMlp(int64_t width) {
   Workload w{"wide_mlp",
              ModelFormat::kText,
              R"(<ir_version: 8, opset_import: ["": 17]>
-wide (float[16,64] x, int64[16] t, float[64,)" + n + "] w1, float[" + n + "," + n + "] w2, float[" +
-                 n + R"(,10] w3) => (float loss) {
+wide (float[16,64] x, int64[16] t, float[64,)" +
+                 n + "] w1, float[" + n + "," + n + "] w2, float[" + n +
+                 R"(,10] w3) => (float loss) {
   h1 = MatMul (x, w1)
   a1 = Tanh (h1)
   h2 = MatMul (a1, w2)
@@ -247,6 +248,10 @@ StepRunner::StepRunner(Engine& engine, const Training& training) {
     outputs_.emplace_back(e.type);
     bindings_.outputs.push_back(outputs_.back().mutable_raw());
   }
+  for (int i : program_->signature().updated_inputs) {
+    next_.emplace_back(program_->signature().inputs[static_cast<size_t>(i)].type);
+    bindings_.updates.push_back(next_.back().mutable_raw());
+  }
   Run();
 }
 
@@ -256,6 +261,12 @@ void StepRunner::Run() {
   context.check_finite = true;
   const absl::Status status = program_->Run(bindings_, context);
   if (!status.ok()) Die(status);
+  const std::vector<int>& updated = program_->signature().updated_inputs;
+  for (size_t k = 0; k < updated.size(); ++k) {
+    const void*& now = bindings_.inputs[static_cast<size_t>(updated[k])];
+    void* const old = const_cast<void*>(now);
+    now = std::exchange(bindings_.updates[k], old);
+  }
 }
 
 }  // namespace gradwire::bench

@@ -70,7 +70,7 @@ class StepRunner {
 
  private:
   std::shared_ptr<const Program> program_;
-  std::vector<Tensor> inputs_, outputs_;
+  std::vector<Tensor> inputs_, outputs_, next_;
   Bindings bindings_;
   Arena arena_;
 };
