@@ -4,14 +4,16 @@
 // has a manifest: everything that is not a tensor.
 //
 //   CheckpointWriter writer(shared, id);
-//   writer.Start(TakeSnapshot(stepper, position), keep);   // the run goes on
-//   GW_RETURN_IF_ERROR(writer.Wait());                     // on disk, and told as an event
+//   writer.Start(TakeSnapshot(stepper, position), keep, &report);   // the run goes on
+//   GW_RETURN_IF_ERROR(writer.Wait(&report));              // on disk, and told as an event
 //
 // A checkpoint is in the store only when its file is whole on disk, so a kill at any moment leaves
-// the one before or the new one. Thread-safety: an object belongs to one thread.
+// the one before or the new one; what happened before it is stored with it. Thread-safety: an
+// object belongs to one thread.
 #ifndef GRADWIRE_SERVER_JOBS_CHECKPOINTS_H_
 #define GRADWIRE_SERVER_JOBS_CHECKPOINTS_H_
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -73,13 +75,25 @@ struct KeepRule {
   int64_t best_step = -1;  // kept as well
 };
 
+// What a run has to tell and has not stored yet.
+struct Report {
+  std::vector<v1::TrainingEvent> events;
+  v1::Progress progress;
+};
+// Stores the job's record with it.
+absl::Status PutReport(store::Store::Transaction& t, const std::string& id, Report& report,
+                       JobRecord* record);
+
 class CheckpointWriter {
  public:
   CheckpointWriter(const Shared& shared, std::string id) : shared_(shared), id_(std::move(id)) {}
   ~CheckpointWriter();
-  // Waits for the one before.
-  absl::Status Start(Snapshot snapshot, KeepRule keep);
-  absl::Status Wait();
+  // Waits for the one before; takes the report's events along.
+  absl::Status Start(Snapshot snapshot, KeepRule keep, Report* report);
+  // Events of a write that failed come back, before those of `report`.
+  absl::Status Wait(Report* report);
+  // False where Start and Wait return at once.
+  bool busy() const { return busy_; }
 
  private:
   absl::Status Write(const Snapshot& snapshot, KeepRule keep);
@@ -87,7 +101,9 @@ class CheckpointWriter {
   const Shared& shared_;
   const std::string id_;
   std::thread thread_;
-  absl::Status result_;
+  std::atomic<bool> busy_{false};
+  absl::Status result_;  // and report_: the thread's while it runs
+  Report report_;
 };
 
 }  // namespace gradwire::jobs

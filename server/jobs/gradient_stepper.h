@@ -22,6 +22,12 @@
 
 namespace gradwire::jobs {
 
+// Of an Evaluator: its working memory, which is that of the steps too, and what it has beside.
+struct EvaluationBytes {
+  int64_t arena = 0;
+  int64_t held = 0;
+};
+
 // A job, read and checked.
 struct JobModel {
   std::shared_ptr<const LoadedModel> loaded;
@@ -48,6 +54,8 @@ struct JobModel {
   // Of a parameter or another input that no column feeds: from `given`, else the model's
   // initialiser, as `dtype`.
   absl::StatusOr<Tensor> InitialValue(const std::string& name, DType dtype) const;
+  // What it takes to read and to hold: values that were given, and the model's own.
+  int64_t bytes() const;
 };
 
 // `data` is the job's data set, open; null without one.
@@ -69,8 +77,11 @@ absl::StatusOr<std::unique_ptr<Stepper>> MakeLbfgsStepper(Engine& engine, const 
 std::vector<std::unique_ptr<BatchReader>> MakeReaders(const JobModel& model,
                                                       const v1::TrainingJob& job);
 
-// Most that a job takes while it runs: working memory, state, a checkpoint under way, batches.
-int64_t PeakBytes(Stepper& stepper, const std::vector<std::unique_ptr<BatchReader>>& readers);
+// Most that a job takes while it runs: model, working memory, state, a checkpoint under way,
+// batches. `evaluation`: of the Evaluator, where there is one.
+int64_t PeakBytes(const JobModel& model, Stepper& stepper,
+                  const std::vector<std::unique_ptr<BatchReader>>& readers,
+                  const EvaluationBytes& evaluation);
 
 }  // namespace gradwire::jobs
 

@@ -93,12 +93,18 @@ class JobRun::Loop {
       GW_ASSIGN_OR_RETURN(data, shared_.datasets->Open(job_.dataset()));
     }
     GW_ASSIGN_OR_RETURN(model_, ReadJob(*shared_.engine, job_, std::move(data)));
+    // model_ has them.
+    job_.clear_model();
+    job_.clear_inputs();
     GW_ASSIGN_OR_RETURN(stepper_, MakeStepper(*shared_.engine, model_));
     readers_ = MakeReaders(model_, job_);
     if (!job_.evaluation().dataset().empty()) {
       GW_ASSIGN_OR_RETURN(evaluator_, MakeEvaluator(shared_, job_, model_));
     }
-    GW_ASSIGN_OR_RETURN(memory_, shared_.reserve_memory(PeakBytes(*stepper_, readers_)));
+    const EvaluationBytes evaluation =
+        evaluator_ == nullptr ? EvaluationBytes() : evaluator_->bytes();
+    GW_ASSIGN_OR_RETURN(memory_,
+                        shared_.reserve_memory(PeakBytes(model_, *stepper_, readers_, evaluation)));
     GW_RETURN_IF_ERROR(Restart(checkpoints));
     GW_RETURN_IF_ERROR(TellPlan());
     if (arena_.Reserve(stepper_->cost().arena_bytes) == nullptr) {
@@ -156,7 +162,7 @@ class JobRun::Loop {
       position_.run_seconds += absl::ToDoubleSeconds(now - last_time_.value_or(start_));
       last_time_ = now;
       if (CheckpointIsDue(now)) GW_RETURN_IF_ERROR(StartCheckpoint(now));
-      if (now - last_flush_ >= kFlushPeriod) GW_RETURN_IF_ERROR(Flush());
+      if (now - last_flush_ >= kFlushPeriod && !writer_.busy()) GW_RETURN_IF_ERROR(Flush());
     }
   }
 
@@ -218,13 +224,13 @@ class JobRun::Loop {
   bool ToldBefore() const { return position_.step <= logged_step_; }
 
   v1::TrainingEvent* AddEvent() {
-    v1::TrainingEvent& event = pending_.emplace_back();
+    v1::TrainingEvent& event = report_.events.emplace_back();
     *event.mutable_time() = codec::ToProto(absl::Now());
     event.set_step(position_.step);
     return &event;
   }
   void Notice(absl::string_view reason, absl::string_view message) {
-    pending_.push_back(NoticeEvent(position_.step, reason, message));
+    report_.events.push_back(NoticeEvent(position_.step, reason, message));
   }
   void NoticeOnce(absl::string_view reason, absl::string_view message) {
     if (position_.step >= logged_step_) Notice(reason, message);
@@ -313,6 +319,11 @@ class JobRun::Loop {
 
   bool CheckpointIsDue(absl::Time now) const {
     if (position_.step == saved_step_) return false;
+    // Steps do not wait for the disk: what is due while it is busy is left out, unless all are
+    // kept.
+    const bool all = job_.checkpoints().keep() < 0;
+    const bool best = job_.checkpoints().best() && position_.best_step == position_.step;
+    if (writer_.busy() && !all && !best) return false;
     const int64_t every = job_.checkpoints().every_steps();
     return every > 0 ? position_.step % every == 0 : now - last_checkpoint_ >= kCheckpointPeriod;
   }
@@ -323,11 +334,12 @@ class JobRun::Loop {
   }
 
   absl::Status StartCheckpoint(absl::Time now) {
-    last_checkpoint_ = now;
+    last_checkpoint_ = last_flush_ = now;
     saved_step_ = position_.step;
-    // A run that starts from the checkpoint does not tell what came before it.
-    GW_RETURN_IF_ERROR(Flush());
-    return writer_.Start(TakeSnapshot(job_, *stepper_, position_), Keep());
+    UpdateProgress();
+    // Two snapshots at a time would be more than was reserved.
+    GW_RETURN_IF_ERROR(writer_.Wait(&report_));
+    return writer_.Start(TakeSnapshot(job_, *stepper_, position_), Keep(), &report_);
   }
 
   // The last checkpoint, on disk when it returns.
@@ -335,7 +347,7 @@ class JobRun::Loop {
     if (position_.step != saved_step_) {
       GW_RETURN_IF_ERROR(StartCheckpoint(absl::Now()));
     }
-    return writer_.Wait();
+    return writer_.Wait(&report_);
   }
 
   v1::Progress ProgressNow() const {
@@ -362,22 +374,23 @@ class JobRun::Loop {
     return p;
   }
 
+  void UpdateProgress() {
+    report_.progress = ProgressNow();
+    absl::MutexLock lock(&run_.mutex_);
+    run_.progress_ = report_.progress;
+  }
+
+  // What was told before is stored before: this waits for a checkpoint under way.
   absl::Status Flush() {
     last_flush_ = absl::Now();
-    if (stepper_ == nullptr && pending_.empty()) return absl::OkStatus();
-    v1::Progress progress = ProgressNow();
-    {
-      absl::MutexLock lock(&run_.mutex_);
-      run_.progress_ = progress;
-    }
-    std::vector<v1::TrainingEvent> events = std::exchange(pending_, {});
+    if (stepper_ == nullptr && report_.events.empty()) return absl::OkStatus();
+    UpdateProgress();
+    GW_RETURN_IF_ERROR(writer_.Wait(&report_));
     GW_RETURN_IF_ERROR(shared_.store->Write([&](store::Store::Transaction& t) -> absl::Status {
       GW_ASSIGN_OR_RETURN(JobRecord record, GetJob(t, id_));
-      *record.job.mutable_progress() = std::move(progress);
-      GW_RETURN_IF_ERROR(AppendEvents(t, id_, events, &record.job));
-      return PutJob(t, record);
+      return PutReport(t, id_, report_, &record);
     }));
-    if (!events.empty()) shared_.watchers->Notify(id_);
+    if (!std::exchange(report_.events, {}).empty()) shared_.watchers->Notify(id_);
     return absl::OkStatus();
   }
 
@@ -401,7 +414,7 @@ class JobRun::Loop {
   double gradient_norm_ = 0;
   double loss_change_ = 0;
   bool has_previous_loss_ = false;
-  std::vector<v1::TrainingEvent> pending_;
+  Report report_;
   absl::Time start_ = absl::Now(), last_flush_, last_checkpoint_;
   std::optional<absl::Time> last_time_;
 };

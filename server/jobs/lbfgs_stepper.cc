@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/checked.h"
 #include "engine/base/status.h"
 #include "engine/optim/lbfgs.h"
 #include "server/jobs/checkpoints.h"
@@ -141,6 +142,19 @@ class LbfgsStepper final : public Stepper {
     return "";  // the step evaluates at points of its own
   }
   const Cost& cost() const override { return prepared_.program->cost(); }
+  int64_t bytes() const override {
+    int64_t n = 0;
+    for (const auto& [name, tensor] : parameters_) n += tensor.num_elements();
+    const int64_t iterations =
+        SaturatingMul(model_.total_steps, std::max<int64_t>(lbfgs_->options().max_iter, 1));
+    const int64_t most = lbfgs_->options().history_size;
+    const int64_t history = iterations == 0 ? most : std::min(most, iterations);
+    // Numbers remembered and at hand; those remembered are text in a checkpoint's manifest.
+    constexpr int64_t kAtHand = 10, kTextBytes = 300;
+    const int64_t remembered = SaturatingMul(SaturatingAdd(SaturatingMul(2, history), 2), n);
+    return SaturatingAdd(SaturatingMul(remembered, 8 + kTextBytes),
+                         SaturatingAdd(8 * kAtHand * n, cost().input_bytes));
+  }
   Digest plan_digest() const override { return prepared_.program->plan_digest(); }
   int threads() const override { return prepared_.program->threads(); }
 

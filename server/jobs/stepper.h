@@ -61,6 +61,8 @@ class Stepper {
                                    absl::Span<const Batch* const> batches) = 0;
 
   virtual const Cost& cost() const = 0;  // of one batch
+  // Most that it holds beside state(), batches and the arena while it steps and is saved.
+  virtual int64_t bytes() const = 0;
   virtual Digest plan_digest() const = 0;
   virtual int threads() const = 0;
 };
