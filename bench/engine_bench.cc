@@ -33,6 +33,29 @@ BENCHMARK_CAPTURE(
     ->Arg(2)
     ->UseRealTime();
 
+// One training step on one batch: forward, loss, backward, update, and the check that all is
+// finite.
+void BM_TrainingStep(benchmark::State& state, Training (*make)()) {
+  Engine engine(Options(static_cast<int>(state.range(0))));
+  StepRunner runner(engine, make());
+  for (auto _ : state) runner.Run();
+  state.counters["steps"] = static_cast<double>(runner.program().cost().steps);
+  state.counters["arena_bytes"] = static_cast<double>(runner.program().cost().arena_bytes);
+  state.SetLabel(std::to_string(state.range(0)) + " threads");
+}
+BENCHMARK_CAPTURE(BM_TrainingStep, digits, &Digits)->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK_CAPTURE(
+    BM_TrainingStep, mlp_train_sgd, +[] { return MlpTrain("sgd"); })
+    ->Arg(1)
+    ->Arg(2)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(
+    BM_TrainingStep, mlp_train_adam, +[] { return MlpTrain("adam"); })
+    ->Arg(1)
+    ->Arg(2)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(BM_TrainingStep, cnn, &CnnTrain)->Arg(1)->Arg(2)->UseRealTime();
+
 // Import + Specialize + Vjp + Compile of a chain, nothing cached.
 void BM_CompileChain(benchmark::State& state) {
   const Workload chain = Chain(state.range(0));

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <random>
 
+#include "engine/base/status.h"
+
 namespace gradwire::bench {
 namespace {
 
@@ -19,6 +21,12 @@ Tensor Normal(Shape shape, double scale, uint32_t seed) {
 void Die(const absl::Status& status) {
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
   std::exit(1);
+}
+
+Tensor Labels(int64_t rows) {
+  Tensor labels(TensorType{DType::kInt64, {rows}});
+  for (int64_t i = 0; i < rows; ++i) labels.mutable_data<int64_t>()[i] = i * 7 % 10;
+  return labels;
 }
 
 }  // namespace
@@ -70,9 +78,7 @@ mlp (float[128,784] x, int64[128] t, float[512,784] w1, float[512] b1, float[256
 })",
              {},
              {"w1", "b1", "w2", "b2", "w3", "b3"}};
-  Tensor labels(TensorType{DType::kInt64, {128}});
-  for (int64_t i = 0; i < 128; ++i) labels.mutable_data<int64_t>()[i] = i * 7 % 10;
-  w.inputs = {{"x", Normal({128, 784}, 1, 1)},     {"t", labels},
+  w.inputs = {{"x", Normal({128, 784}, 1, 1)},     {"t", Labels(128)},
               {"w1", Normal({512, 784}, 0.05, 3)}, {"b1", Normal({512}, 0.05, 4)},
               {"w2", Normal({256, 512}, 0.05, 5)}, {"b2", Normal({256}, 0.05, 6)},
               {"w3", Normal({10, 256}, 0.05, 7)},  {"b3", Normal({10}, 0.05, 8)}};
@@ -96,6 +102,83 @@ Workload Chain(int64_t nodes) {
   }
   text += "}\n";
   return {"chain", ModelFormat::kText, std::move(text), {{"x", Tensor::Scalar(0.5)}}, {"x"}};
+}
+
+Training Digits() {
+  Workload w{"digits",
+             ModelFormat::kText,
+             R"(<ir_version: 8, opset_import: ["": 17]>
+digits (float[64,64] x, int64[64] t, float[32,64] w1, float[32] b1, float[10,32] w2, float[10] b2)
+    => (float loss) {
+  h = Gemm <transB = 1> (x, w1, b1)
+  a = Tanh (h)
+  y = Gemm <transB = 1> (a, w2, b2)
+  loss = SoftmaxCrossEntropyLoss (y, t)
+})",
+             {},
+             {"w1", "b1", "w2", "b2"}};
+  w.inputs = {{"x", Normal({64, 64}, 1, 1)},     {"t", Labels(64)},
+              {"w1", Normal({32, 64}, 0.1, 3)},  {"b1", Normal({32}, 0.1, 4)},
+              {"w2", Normal({10, 32}, 0.15, 5)}, {"b2", Normal({10}, 0.15, 6)}};
+  return {std::move(w), "adam", {{"lr", 1e-2}}, 1408};
+}
+
+Training MlpTrain(const std::string& optimizer) {
+  if (optimizer == "adam") return {MlpGrad(), optimizer, {{"lr", 1e-3}}, 60000};
+  return {MlpGrad(), optimizer, {{"lr", 1e-2}, {"momentum", 0.9}}, 60000};
+}
+
+Training CnnTrain() {
+  Workload w{"cnn",
+             ModelFormat::kText,
+             R"(<ir_version: 8, opset_import: ["": 17]>
+cnn (float[64,1,28,28] x, int64[64] t, float[32,1,3,3] k1, float[32] c1, float[64,32,3,3] k2,
+     float[64] c2, float[128,9216] w1, float[128] b1, float[10,128] w2, float[10] b2)
+    => (float loss) {
+  h1 = Conv (x, k1, c1)
+  a1 = Relu (h1)
+  h2 = Conv (a1, k2, c2)
+  a2 = Relu (h2)
+  p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a2)
+  f = Flatten (p)
+  h3 = Gemm <transB = 1> (f, w1, b1)
+  a3 = Relu (h3)
+  y = Gemm <transB = 1> (a3, w2, b2)
+  loss = SoftmaxCrossEntropyLoss (y, t)
+})",
+             {},
+             {"k1", "c1", "k2", "c2", "w1", "b1", "w2", "b2"}};
+  w.inputs = {{"x", Normal({64, 1, 28, 28}, 1, 1)},    {"t", Labels(64)},
+              {"k1", Normal({32, 1, 3, 3}, 0.05, 3)},  {"c1", Normal({32}, 0.05, 4)},
+              {"k2", Normal({64, 32, 3, 3}, 0.05, 5)}, {"c2", Normal({64}, 0.05, 6)},
+              {"w1", Normal({128, 9216}, 0.01, 7)},    {"b1", Normal({128}, 0.05, 8)},
+              {"w2", Normal({10, 128}, 0.05, 9)},      {"b2", Normal({10}, 0.05, 10)}};
+  return {std::move(w), "sgd", {{"lr", 1e-2}, {"momentum", 0.9}}, 6400};
+}
+
+Training WideMlp(int64_t width) {
+  const std::string n = std::to_string(width);
+  Workload w{"wide_mlp",
+             ModelFormat::kText,
+             R"(<ir_version: 8, opset_import: ["": 17]>
+wide (float[16,64] x, int64[16] t, float[64,)" +
+                 n + "] w1, float[" + n + "," + n + "] w2, float[" + n +
+                 R"(,10] w3) => (float loss) {
+  h1 = MatMul (x, w1)
+  a1 = Tanh (h1)
+  h2 = MatMul (a1, w2)
+  a2 = Tanh (h2)
+  y = MatMul (a2, w3)
+  loss = SoftmaxCrossEntropyLoss (y, t)
+})",
+             {},
+             {"w1", "w2", "w3"}};
+  w.inputs = {{"x", Normal({16, 64}, 1, 1)},
+              {"t", Labels(16)},
+              {"w1", Normal({64, width}, 0.1, 3)},
+              {"w2", Normal({width, width}, 0.01, 4)},
+              {"w3", Normal({width, 10}, 0.1, 5)}};
+  return {std::move(w), "adam", {{"lr", 1e-4}}, 1600};
 }
 
 Runner::Runner(Engine& engine, const Workload& workload, Computation::Kind kind) {
@@ -126,6 +209,64 @@ void Runner::Run() {
   context.arena = &arena_;
   const absl::Status status = program_->Run(bindings_, context);
   if (!status.ok()) Die(status);
+}
+
+StepRunner::StepRunner(Engine& engine, const Training& training) {
+  const auto built = [&]() -> absl::Status {
+    NamedViews views;
+    for (const auto& [name, tensor] : training.model.inputs) views[name] = tensor;
+    GW_ASSIGN_OR_RETURN(const auto model,
+                        engine.LoadModel(training.model.format, training.model.model, views));
+    SpecializeRequest request;
+    request.inputs = &views;
+    request.outputs = {"loss"};
+    request.mode = Mode::kTrain;
+    GW_ASSIGN_OR_RETURN(const Specialized specialized, Specialize(*model->model, request));
+    GW_ASSIGN_OR_RETURN(const Optimizer optimizer,
+                        Optimizer::Make(training.optimizer, training.hyper));
+    TrainingSpec spec;
+    spec.loss = "loss";
+    for (const std::string& name : training.model.wrt) spec.parameters.push_back({name});
+    spec.groups = {optimizer};
+    GW_ASSIGN_OR_RETURN(const TrainingGraphs graphs, BuildTrainingStep(specialized.graph, spec));
+    GW_ASSIGN_OR_RETURN(program_, engine.CompileGraph(graphs.step));
+    OptimizerMemory memory;
+    const Scalars scalars = optimizer.ScalarsOf({1, optimizer.hyper()}, &memory);
+    for (const SignatureEntry& e : program_->signature().inputs) {
+      const auto given = views.find(e.name);
+      inputs_.push_back(given != views.end() ? Tensor::CopyOf(given->second) : Tensor(e.type));
+      for (const ScalarInput& s : graphs.scalars) {
+        if (s.name != e.name) continue;
+        inputs_.back().mutable_data<float>()[0] = static_cast<float>(scalars.at(s.scalar));
+      }
+    }
+    return absl::OkStatus();
+  }();
+  if (!built.ok()) Die(built);
+  for (Tensor& input : inputs_) bindings_.inputs.push_back(input.mutable_raw());
+  for (const SignatureEntry& e : program_->signature().outputs) {
+    outputs_.emplace_back(e.type);
+    bindings_.outputs.push_back(outputs_.back().mutable_raw());
+  }
+  for (int i : program_->signature().updated_inputs) {
+    next_.emplace_back(program_->signature().inputs[static_cast<size_t>(i)].type);
+    bindings_.updates.push_back(next_.back().mutable_raw());
+  }
+  Run();
+}
+
+void StepRunner::Run() {
+  RunContext context;
+  context.arena = &arena_;
+  context.check_finite = true;
+  const absl::Status status = program_->Run(bindings_, context);
+  if (!status.ok()) Die(status);
+  const std::vector<int>& updated = program_->signature().updated_inputs;
+  for (size_t k = 0; k < updated.size(); ++k) {
+    const void*& now = bindings_.inputs[static_cast<size_t>(updated[k])];
+    void* const old = const_cast<void*>(now);
+    now = std::exchange(bindings_.updates[k], old);
+  }
 }
 
 }  // namespace gradwire::bench

@@ -27,6 +27,25 @@ Workload MlpGrad();               // 784-512-256-10, relu, softmax cross-entropy
 Workload Elementwise(int64_t n);  // sum(tanh(x)*sigmoid(x) + exp(-x*x)), f32
 Workload Chain(int64_t nodes);    // x -> sin(x)*0.5 -> ... as ONNX text, f64 scalar
 
+// A model that is trained: inputs of `model` that are not its `wrt` are a batch, and become columns
+// of a data set that has so many rows.
+struct Training {
+  Workload model;
+  std::string optimizer;  // a row of AllOptimizers()
+  Hyperparameters hyper;
+  int64_t rows;
+};
+
+// examples/digits: 64-32-10, tanh, batch 64, Adam.
+Training Digits();
+// MlpGrad with 60,000 rows: "sgd" (with momentum) or "adam".
+Training MlpTrain(const std::string& optimizer);
+// Two convolutions of 3x3 (32, 64 channels) on 28x28, max pool, 9216-128-10, batch 64, SGD with
+// momentum.
+Training CnnTrain();
+// Perceptrons of so many parameters, for figures about memory and checkpoints.
+Training WideMlp(int64_t width);
+
 // A Program with buffers, ready to run again and again.
 class Runner {
  public:
@@ -38,6 +57,20 @@ class Runner {
  private:
   std::shared_ptr<const Program> program_;
   std::vector<Tensor> inputs_, outputs_;
+  Bindings bindings_;
+  Arena arena_;
+};
+
+// The Program of one training step on one batch, with its state.
+class StepRunner {
+ public:
+  StepRunner(Engine& engine, const Training& training);
+  void Run();
+  const Program& program() const { return *program_; }
+
+ private:
+  std::shared_ptr<const Program> program_;
+  std::vector<Tensor> inputs_, outputs_, next_;
   Bindings bindings_;
   Arena arena_;
 };

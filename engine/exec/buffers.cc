@@ -134,6 +134,11 @@ class Assigner {
       out_.places[static_cast<size_t>(lowered_.outputs[i].root)] = {Place::kOutput,
                                                                     static_cast<int32_t>(i), 0};
     }
+    // An update that is an output too, a constant or another update is copied at the end.
+    for (size_t i = 0; i < lowered_.update_roots.size(); ++i) {
+      Place& place = out_.places[static_cast<size_t>(lowered_.update_roots[i])];
+      if (place.where == Place::kNowhere) place = {Place::kUpdate, static_cast<int32_t>(i), 0};
+    }
   }
 
   void FindLastReads() {

@@ -103,13 +103,18 @@ class PlanBuilder {
       const auto input = static_cast<int32_t>(at - inputs.begin());
       plan_->signature.updated_inputs.push_back(input);
       plan_->commits.push_back({SlotOf(lowered_.update_roots[i], 0), input, at->type.bytes()});
+      plan_->update_offsets.push_back(plan_->cost.update_bytes);
+      plan_->cost.update_bytes =
+          SaturatingAdd(plan_->cost.update_bytes, (at->type.bytes() + 63) / 64 * 64);
     }
   }
 
   void FillCost(const std::vector<LoweredStep>& steps) {
     Cost& cost = plan_->cost;
     plan_->pointers_offset = buffers_.arena_bytes;
-    cost.arena_bytes = SaturatingAdd(buffers_.arena_bytes, (max_operands_ * 8 + 63) / 64 * 64);
+    const int64_t own = SaturatingAdd(buffers_.arena_bytes, (max_operands_ * 8 + 63) / 64 * 64);
+    for (int64_t& offset : plan_->update_offsets) offset = SaturatingAdd(offset, own);
+    cost.arena_bytes = SaturatingAdd(own, cost.update_bytes);
     for (const SignatureEntry& e : plan_->signature.inputs) {
       cost.input_bytes = SaturatingAdd(cost.input_bytes, e.type.bytes());
     }

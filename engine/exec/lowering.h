@@ -84,8 +84,15 @@ void Order(Lowered* lowered);
 
 // Where a root lives.
 struct Place {
-  enum Where : uint8_t { kNowhere, kArena, kInput, kOutput, kConstant } where = kNowhere;
-  int32_t index = 0;   // of the input, output or constant
+  enum Where : uint8_t {
+    kNowhere,
+    kArena,
+    kInput,
+    kOutput,
+    kConstant,
+    kUpdate,
+  } where = kNowhere;
+  int32_t index = 0;   // of the input, output, constant or update
   int64_t offset = 0;  // bytes, for kArena
 };
 struct Buffers {

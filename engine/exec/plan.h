@@ -27,7 +27,7 @@ class Program::Plan {
     int32_t num_out;
     int64_t scratch_offset;
   };
-  struct Commit {  // the tail: input buffer <- slot
+  struct Commit {  // the tail: input or update buffer <- slot
     Slot from;
     int32_t input;
     int64_t bytes;
@@ -40,6 +40,7 @@ class Program::Plan {
   std::vector<Step> steps;
   std::vector<Slot> slots;  // of all steps, inputs then outputs
   std::vector<Commit> commits;
+  std::vector<int64_t> update_offsets;  // arena: where an update goes that has no buffer of its own
   std::vector<Tensor> constants;
   int64_t pointers_offset = 0;  // arena: room for the operand pointers of one step
   int64_t footprint_bytes = 0;

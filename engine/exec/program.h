@@ -49,8 +49,8 @@ struct SignatureEntry {
   TensorType type;
   Stage stage;
 };
-// A state update: after a Run that returned OK, the buffer bound to input `input` holds the new
-// value.
+// A state update: after a Run that returned OK, the buffer bound to the input (or to the update)
+// holds the new value.
 struct Signature {
   std::vector<SignatureEntry> inputs;
   std::vector<SignatureEntry> outputs;
@@ -58,7 +58,8 @@ struct Signature {
 };
 
 struct Cost {
-  int64_t arena_bytes = 0;  // exact working memory of a Run
+  int64_t arena_bytes = 0;   // exact working memory of a Run
+  int64_t update_bytes = 0;  // of them: not needed where Bindings.updates are given
   int64_t input_bytes = 0;
   int64_t output_bytes = 0;
   int64_t flops = 0;        // a multiply-add counts 2, a transcendental function 10
@@ -70,10 +71,13 @@ struct Cost {
 };
 
 // Buffers of a Run, in the order of the signature. Inputs are read in place (any alignment of at
-// least the element's); outputs are dense. An updated input's buffer is written by the commit tail.
+// least the element's); outputs are dense. An updated input's buffer is written by the commit tail,
+// unless `updates` says where new values go instead: then inputs stay as they are, and who swaps
+// the buffers after a Run that returned OK saves the copy.
 struct Bindings {
   std::vector<const void*> inputs;
   std::vector<void*> outputs;
+  std::vector<void*> updates;  // in the order of updated_inputs; or empty
 };
 
 struct RunContext {

@@ -3,12 +3,12 @@
 // Specialize: Model -> Graph, for the types (and, where they decide a shape, the values) of
 // one call. Every shape becomes concrete; ONNX nodes become core ops.
 //
-// Values that decide a shape or a branch carry no gradient. Specialize evaluates them with reference
-// kernels on the values of this call and *freezes* the result; `Specialized::frozen` lists the
-// inputs whose values it used, because another value needs another Graph. Evaluation is bounded in
-// bytes and arithmetic. What decides a shape depends on no floating input that a derivative is taken
-// by; a branch may. What is chosen by a branch and repeated by a loop is built as often as this call
-// takes it, up to a bound on nodes (GRAPH_TOO_LARGE).
+// Values that decide a shape or a branch carry no gradient. Specialize evaluates them with
+// reference kernels on the values of this call and *freezes* the result; `Specialized::frozen`
+// lists the inputs whose values it used, because another value needs another Graph. Evaluation is
+// bounded in bytes and arithmetic. What decides a shape depends on no floating input that a
+// derivative is taken by; a branch may. What is chosen by a branch and repeated by a loop is built
+// as often as this call takes it, up to a bound on nodes (GRAPH_TOO_LARGE).
 //
 // Errors: MISSING_INPUT, UNKNOWN_INPUT, SHAPE_MISMATCH, DTYPE_UNSUPPORTED for inputs;
 // UNKNOWN_OUTPUT, UNKNOWN_WRT for names; DATA_DEPENDENT_SHAPE; whatever the nodes' rules find. All

@@ -126,16 +126,14 @@ absl::Status CheckLayout(std::vector<Entry>* entries, uint64_t data_bytes) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Tensor> CopyTensor(const Entry& entry, absl::string_view data) {
-  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Make(entry.type));
+absl::StatusOr<TensorView> ViewOf(const Entry& entry, absl::string_view data) {
   const absl::string_view bytes = data.substr(entry.begin, entry.end - entry.begin);
-  if (!bytes.empty()) std::memcpy(tensor.mutable_raw(), bytes.data(), bytes.size());
   if (entry.type.dtype == DType::kBool) {
     for (char byte : bytes) {
       if (byte != 0 && byte != 1) return Malformed(absl::StrCat(entry.name, ": a byte is no bool"));
     }
   }
-  return tensor;
+  return TensorView(entry.type, bytes.data());
 }
 
 absl::Status ReadMetadata(const Json& value, SafetensorsMetadata* out) {
@@ -147,8 +145,8 @@ absl::Status ReadMetadata(const Json& value, SafetensorsMetadata* out) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> Read(absl::string_view bytes,
-                                                                 SafetensorsMetadata* metadata) {
+absl::StatusOr<std::vector<std::pair<std::string, TensorView>>> Read(
+    absl::string_view bytes, SafetensorsMetadata* metadata) {
   uint64_t header_bytes;
   if (bytes.size() < sizeof(header_bytes)) return Malformed("the file is too short");
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
@@ -170,17 +168,17 @@ absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> Read(absl::string_vi
   GW_RETURN_IF_ERROR(CheckLayout(&entries, bytes.size()));
   std::sort(entries.begin(), entries.end(),
             [](const Entry& a, const Entry& b) { return a.name < b.name; });
-  std::vector<std::pair<std::string, Tensor>> tensors;
+  std::vector<std::pair<std::string, TensorView>> views;
   for (const Entry& entry : entries) {
-    GW_ASSIGN_OR_RETURN(Tensor tensor, CopyTensor(entry, bytes));
-    tensors.emplace_back(entry.name, std::move(tensor));
+    GW_ASSIGN_OR_RETURN(const TensorView view, ViewOf(entry, bytes));
+    views.emplace_back(entry.name, view);
   }
-  return tensors;
+  return views;
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> ReadSafetensors(
+absl::StatusOr<std::vector<std::pair<std::string, TensorView>>> ViewSafetensors(
     absl::string_view bytes, SafetensorsMetadata* metadata) {
   try {  // the JSON library throws where a value is not what it was asked for
     return Read(bytes, metadata);
@@ -191,8 +189,22 @@ absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> ReadSafetensors(
   }
 }
 
-std::string WriteSafetensors(const std::vector<std::pair<std::string, TensorView>>& tensors,
-                             const SafetensorsMetadata& metadata) {
+absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> ReadSafetensors(
+    absl::string_view bytes, SafetensorsMetadata* metadata) {
+  GW_ASSIGN_OR_RETURN(const auto views, ViewSafetensors(bytes, metadata));
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const auto& [name, view] : views) {
+    GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Make(view.type()));
+    if (view.bytes() > 0) {
+      std::memcpy(tensor.mutable_raw(), view.raw(), static_cast<size_t>(view.bytes()));
+    }
+    tensors.emplace_back(name, std::move(tensor));
+  }
+  return tensors;
+}
+
+std::string SafetensorsHeader(const std::vector<std::pair<std::string, TensorView>>& tensors,
+                              const SafetensorsMetadata& metadata) {
   Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   int64_t at = 0;
@@ -212,8 +224,16 @@ std::string WriteSafetensors(const std::vector<std::pair<std::string, TensorView
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const uint64_t header_bytes = text.size();
   std::string out(reinterpret_cast<const char*>(&header_bytes), sizeof(header_bytes));
-  out.reserve(sizeof(header_bytes) + text.size() + static_cast<size_t>(at));
   out += text;
+  return out;
+}
+
+std::string WriteSafetensors(const std::vector<std::pair<std::string, TensorView>>& tensors,
+                             const SafetensorsMetadata& metadata) {
+  std::string out = SafetensorsHeader(tensors, metadata);
+  size_t bytes = out.size();
+  for (const auto& [name, tensor] : tensors) bytes += static_cast<size_t>(tensor.bytes());
+  out.reserve(bytes);
   for (const auto& [name, tensor] : tensors) {
     out.append(static_cast<const char*>(tensor.raw()), static_cast<size_t>(tensor.bytes()));
   }

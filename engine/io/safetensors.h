@@ -31,8 +31,17 @@ using SafetensorsMetadata = std::map<std::string, std::string>;
 absl::StatusOr<std::vector<std::pair<std::string, Tensor>>> ReadSafetensors(
     absl::string_view bytes, SafetensorsMetadata* metadata = nullptr);
 
+// The same where they lie, in `bytes`: not aligned for their type.
+absl::StatusOr<std::vector<std::pair<std::string, TensorView>>> ViewSafetensors(
+    absl::string_view bytes, SafetensorsMetadata* metadata = nullptr);
+
 // A file of these tensors, each once by name; equal arguments give equal bytes. Tensors begin at
 // multiples of 8 bytes where their sizes are such multiples.
+//
+// The header alone: the file is it and then the tensors' bytes, one after another, which need not
+// be in one place.
+std::string SafetensorsHeader(const std::vector<std::pair<std::string, TensorView>>& tensors,
+                              const SafetensorsMetadata& metadata = {});
 std::string WriteSafetensors(const std::vector<std::pair<std::string, TensorView>>& tensors,
                              const SafetensorsMetadata& metadata = {});
 

@@ -103,7 +103,8 @@ class Joiner {
       for (auto* list : {&node.inputs, &node.outputs}) {
         for (ModelValue& v : *list) v = v < 0 ? v : id(v);
       }
-      AddNode(node, absl::StrCat("loss.graph: ", (*loss.origins)[static_cast<size_t>(node.origin)]));
+      AddNode(node,
+              absl::StrCat("loss.graph: ", (*loss.origins)[static_cast<size_t>(node.origin)]));
     }
     // Its output may be one of its inputs, which has a name already.
     AddNode({.op = &kSameNode,

@@ -183,7 +183,7 @@ const OpDef kLoopOp = {
                     }> (x0, , x1)
                   })"},
                  // While: doubles until the sum of a floating value passes a bound.
-                 {.inputs = {Given({}, {1}, DType::kBool), Drawn({2}, 0.5, 1),
+                 {.inputs = {Given({}, {1}, DType::kBool), Drawn({2}, 1, 2),
                              Given({}, {9}, DType::kDouble)},
                   .opset = 11,
                   .text = R"(g (x0, x1, x2) => (y0, y1) {

@@ -1,6 +1,7 @@
 // Max pooling, and its inverse.
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 
 #include "engine/base/checked.h"
 #include "engine/base/team.h"
@@ -109,16 +110,87 @@ int64_t PlaceOfLargest(const Elements& e, const T* x) {
   return place;
 }
 
+// Where the elements of a window that meets no padding are, from its first one on, in order.
+struct Taps {
+  static constexpr int64_t kMost = 64;
+  int64_t count = 0;  // 0: there is no such window, or they are too many
+  int64_t at[kMost];
+
+  explicit Taps(const Window& w) {
+    if (SaturatingMul(SaturatingMul(w[0].kernel, w[1].kernel), w[2].kernel) > kMost) return;
+    for (const WindowDim& d : w) {
+      const Range inside = d.Inside();
+      if (inside.begin >= inside.end) return;  // no window is whole
+    }
+    for (int64_t i = 0; i < w[0].kernel; ++i) {
+      for (int64_t j = 0; j < w[1].kernel; ++j) {
+        for (int64_t k = 0; k < w[2].kernel; ++k) {
+          at[count++] =
+              (i * w[0].dilation * w[1].in + j * w[1].dilation) * w[2].in + k * w[2].dilation;
+        }
+      }
+    }
+  }
+};
+
+// PlaceOfLargest for n windows without padding, `stride` apart, the first at x + begin: tap by tap
+// over a run of windows, so that it compiles to vectors. kStride: the stride; 0: any.
+template <int64_t kStride, typename T>
+void PoolRow(const Taps& taps, const T* x, int64_t begin, int64_t stride, int64_t n, int64_t first,
+             T* values, int64_t* indices) {
+  using Tap = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;  // as wide as a mask
+  constexpr int64_t kRun = 64;
+  const int64_t step = kStride == 0 ? stride : kStride;
+  for (int64_t q = 0; q < n; q += kRun) {
+    const int64_t run = std::min(kRun, n - q);
+    T largest[kRun];
+    Tap which[kRun];
+    const T* const start = x + begin + q * step;
+    for (int64_t i = 0; i < run; ++i) {
+      largest[i] = start[i * step];
+      which[i] = 0;
+    }
+    for (Tap t = 1; t < taps.count; ++t) {
+      const T* const from = start + taps.at[t];
+#pragma omp simd
+      for (int64_t i = 0; i < run; ++i) {
+        const T value = from[i * step];
+        // Nothing is larger than a NaN: after one only another takes its place.
+        const bool take = (value > largest[i]) | IsNan(value);
+        largest[i] = take ? value : largest[i];
+        which[i] = take ? t : which[i];
+      }
+    }
+    for (int64_t i = 0; i < run; ++i) {
+      values[q + i] = largest[i];
+      indices[q + i] = first + begin + (q + i) * step + taps.at[which[i]];
+    }
+  }
+}
+
 template <typename T>
 void PoolPlane(const Window& w, const T* x, int64_t first, T* values, int64_t* indices) {
   const Range inside = w[2].Inside();
+  const Taps taps(w);
   const int64_t line = w[2].in, sheet = w[1].in * line;
   for (int64_t o = 0; o < w[0].out; ++o) {
     const Range a = w[0].Positions(o);
     for (int64_t p = 0; p < w[1].out; ++p) {
       const Range b = w[1].Positions(p);
       const int64_t begin = w[0].At(o, a.begin) * sheet + w[1].At(p, b.begin) * line;
+      const bool whole = taps.count > 0 && w[0].Inside().Contains(o) && w[1].Inside().Contains(p);
       for (int64_t q = 0; q < w[2].out; ++q) {
+        if (whole && q == inside.begin && inside.end > q) {
+          const int64_t n = inside.end - q, at = begin + w[2].At(q, 0), stride = w[2].stride;
+          const auto row = stride == 1   ? PoolRow<1, T>
+                           : stride == 2 ? PoolRow<2, T>
+                                         : PoolRow<0, T>;
+          row(taps, x, at, stride, n, first, values, indices);
+          values += n;
+          indices += n;
+          q = inside.end - 1;
+          continue;
+        }
         const Range c = inside.Contains(q) ? Range{0, w[2].kernel} : w[2].Positions(q);
         const Elements window = {begin + w[2].At(q, c.begin),
                                  {a.end - a.begin, b.end - b.begin, c.end - c.begin},

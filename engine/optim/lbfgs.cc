@@ -13,7 +13,6 @@ namespace {
 constexpr double kSufficientDecrease = 1e-4, kCurvature = 0.9;  // c1, c2
 constexpr double kSmallestCurvature = 1e-10;  // of a pair that is worth remembering
 constexpr int kMaxTrials = 25;                // of a line search
-constexpr int kTensorsOfAStep = 16;           // points and directions under way, an upper bound
 
 // ---- Vectors: rank 1, FLOAT or DOUBLE, all of one type
 
@@ -380,13 +379,6 @@ absl::Status Lbfgs::set_state(State state) {
   if (!fits) return Error(Reason::kInvalidTensor, "L-BFGS: the parts of the state do not match");
   state_ = std::move(state);
   return absl::OkStatus();
-}
-
-int64_t Lbfgs::StateBytes(const TensorType& parameters) const {
-  // No more pairs than history_size, and of the old state as many again until the step has ended.
-  const double tensors = 4 * settings_.at("history_size") + kTensorsOfAStep;
-  const double bytes = tensors * static_cast<double>(parameters.bytes());
-  return bytes < 9e18 ? static_cast<int64_t>(bytes) : INT64_MAX;
 }
 
 }  // namespace gradwire

@@ -16,9 +16,10 @@
 // and 3.6. As in PyTorch up to 2.11 a line search tries at most 25 points; later releases bound it
 // by what is left of max_eval.
 //
-// Cost of a move: one evaluation or more, and 4 * history_size passes over the vector. Memory: see
-// StateBytes(). Errors: those of `evaluate`, INVALID_TENSOR, MEMORY_LIMIT; parameters and state are
-// then as before the step. Thread-safety: as for std::vector.
+// Cost of a move: one evaluation or more, and 4 * history_size passes over the vector. Memory:
+// 2 * history_size vectors, and fewer than 20 in a step. Errors: those of `evaluate`,
+// INVALID_TENSOR, MEMORY_LIMIT; parameters and state are then as before the step. Thread-safety: as
+// for std::vector.
 #ifndef GRADWIRE_ENGINE_OPTIM_LBFGS_H_
 #define GRADWIRE_ENGINE_OPTIM_LBFGS_H_
 
@@ -67,8 +68,6 @@ class Lbfgs {
   const State& state() const { return state_; }
   // INVALID_TENSOR where the parts do not belong together.
   absl::Status set_state(State state);
-  // What the state and a step on it take at most, for parameters of this type.
-  int64_t StateBytes(const TensorType& parameters) const;
 
  private:
   Settings settings_;

@@ -28,19 +28,19 @@ absl::Status Misfit(absl::string_view what) {
   return Error(Reason::kCorruptData, absl::StrCat("the checkpoint does not fit the job: ", what));
 }
 
-absl::StatusOr<std::map<std::string, Tensor>> TensorsOf(absl::string_view file, json* manifest) {
+// Where they lie in the file.
+absl::StatusOr<std::map<std::string, TensorView>> TensorsOf(absl::string_view file,
+                                                            json* manifest) {
   SafetensorsMetadata metadata;
-  GW_ASSIGN_OR_RETURN(auto tensors, ReadSafetensors(file, &metadata));
+  GW_ASSIGN_OR_RETURN(auto tensors, ViewSafetensors(file, &metadata));
   if (manifest != nullptr) {
     *manifest = json::parse(metadata[kManifest], nullptr, /*allow_exceptions=*/false);
     if (!manifest->is_object()) return Misfit("it has no manifest");
   }
-  std::map<std::string, Tensor> out;
-  for (auto& [name, tensor] : tensors) out.emplace(name, std::move(tensor));
-  return out;
+  return std::map<std::string, TensorView>(tensors.begin(), tensors.end());
 }
 
-void CopyInto(const Tensor& from, Tensor* to) {
+void CopyInto(const TensorView& from, Tensor* to) {
   if (from.bytes() > 0)
     std::memcpy(to->mutable_raw(), from.raw(), static_cast<size_t>(from.bytes()));
 }
@@ -235,7 +235,13 @@ absl::Status CheckpointWriter::Wait() {
 absl::Status CheckpointWriter::Write(const Snapshot& snapshot, KeepRule keep) {
   std::vector<std::pair<std::string, TensorView>> views(snapshot.tensors.begin(),
                                                         snapshot.tensors.end());
-  const std::string file = WriteSafetensors(views, {{kManifest, snapshot.manifest.dump()}});
+  const std::string header = SafetensorsHeader(views, {{kManifest, snapshot.manifest.dump()}});
+  std::vector<absl::string_view> file = {header};
+  auto file_bytes = static_cast<int64_t>(header.size());
+  for (const auto& [name, view] : views) {
+    file.emplace_back(static_cast<const char*>(view.raw()), static_cast<size_t>(view.bytes()));
+    file_bytes += view.bytes();
+  }
   std::vector<std::string> dropped;
   {
     const store::BlobStore::Hold hold(shared_.blobs);
@@ -246,7 +252,7 @@ absl::Status CheckpointWriter::Write(const Snapshot& snapshot, KeepRule keep) {
     checkpoint.set_step(step);
     checkpoint.set_epoch(snapshot.position.place.epoch);
     *checkpoint.mutable_create_time() = codec::ToProto(absl::Now());
-    checkpoint.set_bytes(static_cast<int64_t>(file.size()));
+    checkpoint.set_bytes(file_bytes);
     checkpoint.set_sha256(blob);
     checkpoint.set_parameter_digest(snapshot.parameter_digest);
     checkpoint.set_plan_digest(snapshot.plan_digest);

@@ -120,8 +120,13 @@ class ProgramEvaluator final : public Evaluator {
         views, BatchOrderOptions{.rows = data_->rows,
                                  .batch_size = std::clamp<int64_t>(rows, 1, data_->rows)});
     // Whatever does not fit shows now, not after the first epoch.
-    return Prepare(reader_->Read({0, 0})).status();
+    GW_ASSIGN_OR_RETURN(const Prepared prepared, Prepare(reader_->Read({0, 0})));
+    const Cost& cost = prepared.program->cost();
+    bytes_ = {cost.arena_bytes, cost.output_bytes + reader_->bytes()};
+    return absl::OkStatus();
   }
+
+  EvaluationBytes bytes() const override { return bytes_; }
 
   absl::StatusOr<std::map<std::string, double>> Evaluate(Stepper& stepper, Arena& arena) override {
     Totals totals;
@@ -228,6 +233,7 @@ class ProgramEvaluator final : public Evaluator {
   std::string prediction_;
   size_t target_ = 0;
   std::unique_ptr<BatchReader> reader_;
+  EvaluationBytes bytes_;
 };
 
 }  // namespace

@@ -28,6 +28,7 @@ class Evaluator {
   virtual ~Evaluator() = default;
   virtual absl::StatusOr<std::map<std::string, double>> Evaluate(Stepper& stepper,
                                                                  Arena& arena) = 0;
+  virtual EvaluationBytes bytes() const = 0;
 };
 
 // Checks everything that the job says of its evaluation, all problems at once.

@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/checked.h"
 #include "engine/base/status.h"
 #include "server/jobs/checkpoints.h"
 
@@ -75,11 +76,17 @@ class GradientStepper final : public Stepper {
       state_[slot.name] = std::move(tensor);
       order_.push_back(slot.name);
     }
+    for (const std::string& name : order_) {
+      GW_ASSIGN_OR_RETURN(next_[name], Tensor::Make(state_.at(name).type()));
+    }
     memory_.resize(model_.groups.size());
-    cost_ = plan->step->cost();
+    const auto arena = [](const Program& program) {
+      return program.cost().arena_bytes - program.cost().update_bytes;
+    };
+    cost_ = (plan->accumulate == nullptr ? plan->step : plan->accumulate)->cost();
+    cost_.arena_bytes = arena(*plan->step);
     if (plan->accumulate != nullptr) {
-      cost_ = plan->accumulate->cost();
-      cost_.arena_bytes = std::max(cost_.arena_bytes, plan->step->cost().arena_bytes);
+      cost_.arena_bytes = std::max(cost_.arena_bytes, arena(*plan->accumulate));
     }
     return absl::OkStatus();
   }
@@ -90,12 +97,6 @@ class GradientStepper final : public Stepper {
       out.push_back({order_[i], &state_.at(order_[i]), i < num_parameters_});
     }
     return out;
-  }
-
-  int64_t state_bytes() const override {
-    int64_t bytes = 0;
-    for (const auto& [name, tensor] : state_) bytes += tensor.bytes();
-    return bytes;
   }
 
   nlohmann::json SaveMemory() const override {
@@ -190,6 +191,12 @@ class GradientStepper final : public Stepper {
   size_t last_batch() const override { return last_batch_; }
 
   const Cost& cost() const override { return cost_; }
+  int64_t bytes() const override {
+    int64_t state = 0;
+    for (const auto& [name, tensor] : state_) state += tensor.bytes();
+    // next_, and inputs that are converted or do not change.
+    return state + std::max<int64_t>(cost_.input_bytes - state, 0);
+  }
   Digest plan_digest() const override { return main_->step->plan_digest(); }
   int threads() const override { return main_->step->threads(); }
 
@@ -279,7 +286,12 @@ class GradientStepper final : public Stepper {
   absl::Status Run(const Program& program, const Batch* batch, RunContext& context) {
     Bindings bindings;
     GW_RETURN_IF_ERROR(Bind(program, batch, &bindings));
-    return program.Run(bindings, context);
+    GW_RETURN_IF_ERROR(program.Run(bindings, context));
+    for (int i : program.signature().updated_inputs) {
+      const std::string& name = program.signature().inputs[static_cast<size_t>(i)].name;
+      std::swap(state_.at(name), next_.at(name));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status Bind(const Program& program, const Batch* batch, Bindings* bindings) {
@@ -289,6 +301,10 @@ class GradientStepper final : public Stepper {
     }
     for (const SignatureEntry& entry : program.signature().outputs) {
       bindings->outputs.push_back(outputs_.at(entry.name).mutable_raw());
+    }
+    for (int i : program.signature().updated_inputs) {
+      const std::string& name = program.signature().inputs[static_cast<size_t>(i)].name;
+      bindings->updates.push_back(next_.at(name).mutable_raw());
     }
     return absl::OkStatus();
   }
@@ -302,7 +318,8 @@ class GradientStepper final : public Stepper {
   const Graph* last_graph_ = nullptr;
   size_t last_batch_ = 0;
   std::map<std::string, Tensor> state_;
-  std::vector<std::string> order_;  // of state_: parameters first
+  std::map<std::string, Tensor> next_;  // what a step makes of it
+  std::vector<std::string> order_;      // of state_: parameters first
   size_t num_parameters_ = 0;
   std::map<std::string, Tensor> constants_;  // inputs that do not change
   std::map<std::string, Tensor> converted_;
@@ -323,12 +340,18 @@ absl::StatusOr<std::unique_ptr<Stepper>> MakeStepper(Engine& engine, const JobMo
   return std::unique_ptr<Stepper>(std::move(stepper));
 }
 
-int64_t PeakBytes(Stepper& stepper, const std::vector<std::unique_ptr<BatchReader>>& readers) {
-  const int64_t state = std::min(stepper.state_bytes(), INT64_MAX / 8);
-  int64_t batches = 0;
-  for (const auto& reader : readers) batches += reader->bytes();
-  // The state, its copy in a snapshot, and the snapshot as a file.
-  return 3 * state + batches + stepper.cost().arena_bytes + stepper.cost().output_bytes;
+int64_t PeakBytes(const JobModel& model, Stepper& stepper,
+                  const std::vector<std::unique_ptr<BatchReader>>& readers,
+                  const EvaluationBytes& evaluation) {
+  int64_t bytes = SaturatingAdd(model.bytes(), stepper.bytes());
+  const auto add = [&](int64_t more) { bytes = SaturatingAdd(bytes, more); };
+  // The state, and its copy in a snapshot.
+  for (const StateTensor& s : stepper.state()) add(SaturatingMul(2, s.tensor->bytes()));
+  for (const auto& reader : readers) add(reader->bytes());
+  add(std::max(stepper.cost().arena_bytes, evaluation.arena));
+  add(stepper.cost().output_bytes);
+  add(evaluation.held);
+  return bytes;
 }
 
 }  // namespace gradwire::jobs

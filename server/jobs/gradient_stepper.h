@@ -23,6 +23,12 @@
 
 namespace gradwire::jobs {
 
+// Of an Evaluator: its working memory, which is that of the steps too, and what it has beside.
+struct EvaluationBytes {
+  int64_t arena = 0;
+  int64_t held = 0;
+};
+
 // A job, read and checked.
 struct JobModel {
   std::shared_ptr<const LoadedModel> loaded;
@@ -53,6 +59,8 @@ struct JobModel {
   // Whether a graph that these inputs' values decided is right for every step: a parameter has
   // another value in each, and so has, where one graph serves all batches, what columns feed.
   absl::Status CheckFrozen(absl::Span<const std::string> frozen, bool any_batch) const;
+  // What it takes to read and to hold: values that were given, and the model's own.
+  int64_t bytes() const;
 };
 
 // `data` is the job's data set, open; null without one.
@@ -74,8 +82,11 @@ absl::StatusOr<std::unique_ptr<Stepper>> MakeLbfgsStepper(Engine& engine, const 
 std::vector<std::unique_ptr<BatchReader>> MakeReaders(const JobModel& model,
                                                       const v1::TrainingJob& job);
 
-// Most that a job takes while it runs: working memory, state, a checkpoint under way, batches.
-int64_t PeakBytes(Stepper& stepper, const std::vector<std::unique_ptr<BatchReader>>& readers);
+// Most that a job takes while it runs: model, working memory, state, a checkpoint under way,
+// batches. `evaluation`: of the Evaluator, where there is one.
+int64_t PeakBytes(const JobModel& model, Stepper& stepper,
+                  const std::vector<std::unique_ptr<BatchReader>>& readers,
+                  const EvaluationBytes& evaluation);
 
 }  // namespace gradwire::jobs
 

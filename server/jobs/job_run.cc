@@ -103,7 +103,10 @@ class JobRun::Loop {
     if (!job_.evaluation().dataset().empty()) {
       GW_ASSIGN_OR_RETURN(evaluator_, MakeEvaluator(shared_, job_, model_));
     }
-    GW_ASSIGN_OR_RETURN(memory_, shared_.reserve_memory(PeakBytes(*stepper_, readers_)));
+    const EvaluationBytes evaluation =
+        evaluator_ == nullptr ? EvaluationBytes() : evaluator_->bytes();
+    GW_ASSIGN_OR_RETURN(memory_,
+                        shared_.reserve_memory(PeakBytes(model_, *stepper_, readers_, evaluation)));
     GW_RETURN_IF_ERROR(Restart(checkpoints));
     GW_RETURN_IF_ERROR(TellPlan());
     if (arena_.Reserve(stepper_->cost().arena_bytes) == nullptr) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,6 +24,9 @@ using State = v1::TrainingJob;
 
 constexpr absl::Duration kExpiryPeriod = absl::Seconds(1);
 constexpr absl::Duration kForgetPeriod = absl::Hours(1);
+// Of an estimate.
+constexpr absl::Duration kTrialTime = absl::Milliseconds(500);
+constexpr int64_t kTrialSteps = 20;
 
 absl::Status WrongState(const v1::TrainingJob& job, absl::string_view expected) {
   return Error(Reason::kWrongState,
@@ -44,6 +48,32 @@ v1::TrainingJob Specification(const v1::TrainingJob& given) {
   job.clear_plan_digest();
   job.set_learning_rate_factor(1);
   return job;
+}
+
+// The shortest of a few steps on the first batches of the job's data; nullopt where none succeeds
+// in time. Changes the stepper's state.
+std::optional<absl::Duration> TimeOfStep(Stepper& stepper,
+                                         const std::vector<std::unique_ptr<BatchReader>>& readers,
+                                         const v1::TrainingJob& job, const Shared& shared) {
+  const absl::Time deadline = absl::Now() + kTrialTime;
+  const CancelToken token(deadline);
+  Arena arena;
+  RunContext context{.arena = &arena, .cancel = &token};
+  std::optional<absl::Duration> shortest;
+  BatchPlace place;
+  for (int64_t i = 0; i < kTrialSteps && absl::Now() < deadline; ++i) {
+    const auto claim = shared.claim_processors(stepper.threads());
+    const absl::Time start = absl::Now();
+    std::vector<const Batch*> batches;
+    for (const auto& reader : readers) {
+      batches.push_back(&reader->Read(place));
+      place = reader->order().Next(place);
+    }
+    if (!stepper.Step({.step = i, .seed = job.seed()}, batches, context).ok()) break;
+    const absl::Duration time = absl::Now() - start;
+    shortest = std::min(shortest.value_or(time), time);
+  }
+  return shortest;
 }
 
 }  // namespace
@@ -183,9 +213,13 @@ absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estim
   }
   GW_ASSIGN_OR_RETURN(const JobModel model, ReadJob(*shared_.engine, job, std::move(data)));
   const auto made = MakeStepper(*shared_.engine, model);
-  const absl::Status evaluation = job.evaluation().dataset().empty()
-                                      ? absl::OkStatus()
-                                      : MakeEvaluator(shared_, job, model).status();
+  EvaluationBytes evaluation_bytes;
+  absl::Status evaluation;
+  if (!job.evaluation().dataset().empty()) {
+    const auto evaluator = MakeEvaluator(shared_, job, model);
+    evaluation = evaluator.status();
+    if (evaluator.ok()) evaluation_bytes = (*evaluator)->bytes();
+  }
   if (!made.ok() && !evaluation.ok()) {
     Problems problems;
     problems.Add(made.status(), "job");
@@ -206,12 +240,17 @@ absl::Status Jobs::Check(const v1::TrainingJob& job, v1::TrainingEstimate* estim
   }
   if (estimate == nullptr) return absl::OkStatus();
   const auto readers = MakeReaders(model, job);
-  const absl::Duration step =
-      absl::Seconds(stepper->cost().estimated_seconds * std::max(model.accumulation, 1));
+  absl::Duration step = absl::Seconds(stepper->cost().estimated_seconds * model.accumulation);
+  const int64_t peak = PeakBytes(model, *stepper, readers, evaluation_bytes);
+  // What a step takes is measured, unless it is certain to be long, or there is no room.
+  if (step < kTrialTime) {
+    const auto memory = shared_.reserve_memory(peak);
+    if (memory.ok()) step = TimeOfStep(*stepper, readers, job, shared_).value_or(step);
+  }
   *estimate->mutable_step_time() = codec::ToProto(step);
   *estimate->mutable_total_time() = codec::ToProto(step * model.total_steps);
   estimate->set_total_steps(model.total_steps);
-  estimate->set_peak_bytes(PeakBytes(*stepper, readers));
+  estimate->set_peak_bytes(peak);
   estimate->set_flops_per_step(stepper->cost().flops * std::max(model.accumulation, 1));
   for (const StateTensor& s : stepper->state()) {
     estimate->set_checkpoint_bytes(estimate->checkpoint_bytes() + s.tensor->bytes());
@@ -295,15 +334,24 @@ absl::Status Jobs::Create(const v1::CreateTrainingJobRequest& request,
   return absl::OkStatus();
 }
 
-void Jobs::AddLiveState(const std::string& id, v1::TrainingJob* job) {
+void Jobs::AddLiveState(absl::Span<v1::TrainingJob* const> jobs) {
   absl::MutexLock lock(&mutex_);
+  absl::flat_hash_map<absl::string_view, int> positions;
+  for (const QueueKey& key : queue_) {
+    positions.emplace(std::get<2>(key), static_cast<int>(positions.size()));
+  }
+  for (v1::TrainingJob* job : jobs) {
+    AddLiveState(job->name().substr(sizeof(kJobPrefix) - 1), positions, job);
+  }
+}
+
+void Jobs::AddLiveState(const std::string& id,
+                        const absl::flat_hash_map<absl::string_view, int>& positions,
+                        v1::TrainingJob* job) const {
   if (job->state() == State::QUEUED) {
-    int position = 0;
-    for (const QueueKey& key : queue_) {
-      if (std::get<2>(key) == id) break;
-      ++position;
-    }
-    job->mutable_progress()->set_queue_position(position);
+    const auto position = positions.find(id);
+    job->mutable_progress()->set_queue_position(
+        position == positions.end() ? static_cast<int>(positions.size()) : position->second);
     if (job->state_reason().empty() && !running_.empty()) {
       job->set_state_reason(absl::StrCat("waits for one of ", running_.size(), " running jobs"));
     }
@@ -333,7 +381,7 @@ absl::Status Jobs::Get(const std::string& name, v1::TrainingJob* response) {
     return absl::OkStatus();
   }));
   GW_ASSIGN_OR_RETURN(*response, WholeJob(record, *shared_.blobs));
-  AddLiveState(id, response);
+  AddLiveState({response});
   return absl::OkStatus();
 }
 
@@ -353,8 +401,10 @@ absl::Status Jobs::List(const v1::ListTrainingJobsRequest& request,
       return Error(Reason::kCorruptData,
                    absl::StrCat("the record of job ", row.id, " does not parse"));
     }
-    AddLiveState(row.id, job);
   }
+  const std::vector<v1::TrainingJob*> listed(response->mutable_jobs()->pointer_begin(),
+                                             response->mutable_jobs()->pointer_end());
+  AddLiveState(listed);
   response->set_next_page_token(store::NextPageToken(page, rows));
   return absl::OkStatus();
 }

@@ -23,8 +23,10 @@
 #include <tuple>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "google/protobuf/empty.pb.h"
 #include "gradwire/v1/training_service.pb.h"
 #include "server/jobs/job_run.h"
@@ -84,7 +86,11 @@ class Jobs {
   absl::Status Remove(store::Store::Transaction& t, const store::Resource& resource,
                       std::vector<std::string>* blobs);
   // What only the running server knows of a job.
-  void AddLiveState(const std::string& id, v1::TrainingJob* job);
+  void AddLiveState(absl::Span<v1::TrainingJob* const> jobs);
+  // `positions`: of the queue, by id.
+  void AddLiveState(const std::string& id,
+                    const absl::flat_hash_map<absl::string_view, int>& positions,
+                    v1::TrainingJob* job) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Shared& shared_;
   const JobsOptions options_;

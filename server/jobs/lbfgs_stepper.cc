@@ -1,9 +1,11 @@
 // L-BFGS as a Stepper: value and gradient are one Program; the algorithm runs beside it, on all
 // parameters as one vector.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/checked.h"
 #include "engine/base/status.h"
 #include "server/jobs/checkpoints.h"
 #include "server/jobs/gradient_stepper.h"
@@ -59,14 +61,6 @@ class LbfgsStepper final : public Stepper {
       add(absl::StrCat("old_stps.", i), &memory_.old_stps[i]);
     }
     return out;
-  }
-
-  int64_t state_bytes() const override {
-    int64_t bytes = lbfgs_.StateBytes(vector_);
-    for (const auto& [name, tensor] : parameters_) {
-      if (bytes < INT64_MAX / 2) bytes += 3 * tensor.bytes();  // its copy, its gradient
-    }
-    return bytes;
   }
 
   nlohmann::json SaveMemory() const override {
@@ -147,6 +141,19 @@ class LbfgsStepper final : public Stepper {
     return "";  // the step evaluates at points of its own
   }
   const Cost& cost() const override { return prepared_.program->cost(); }
+  int64_t bytes() const override {
+    const auto setting = [&](const char* name) {
+      return static_cast<int64_t>(std::min(lbfgs_.settings().at(name), 1e15));
+    };
+    // As many pairs as there are moves.
+    const int64_t moves = SaturatingMul(model_.total_steps, setting("max_iter"));
+    const int64_t most = setting("history_size");
+    const int64_t pairs = moves == 0 ? most : std::min(most, moves);
+    // Vectors remembered, their copies in a snapshot, and those at hand in a step.
+    constexpr int64_t kAtHand = 20;
+    const int64_t vectors = SaturatingAdd(SaturatingMul(4, pairs), kAtHand);
+    return SaturatingAdd(SaturatingMul(vectors, vector_.bytes()), cost().input_bytes);
+  }
   Digest plan_digest() const override { return prepared_.program->plan_digest(); }
   int threads() const override { return prepared_.program->threads(); }
 

@@ -447,6 +447,14 @@ absl::StatusOr<Tensor> JobModel::InitialValue(const std::string& name, DType dty
   return Error(Reason::kMissingInput, absl::StrCat("inputs.", name, ": has no value"));
 }
 
+int64_t JobModel::bytes() const {
+  int64_t bytes = 0;
+  // Three times: as the job is stored, as it is parsed, and here.
+  for (const auto& [name, tensor] : given) bytes += 3 * tensor.bytes();
+  for (const ModelInitializer& init : loaded->model->initializers) bytes += init.data.bytes();
+  return bytes;
+}
+
 std::vector<std::unique_ptr<BatchReader>> MakeReaders(const JobModel& model,
                                                       const v1::TrainingJob& job) {
   std::vector<std::unique_ptr<BatchReader>> out;

@@ -47,8 +47,6 @@ class Stepper {
   // All that a checkpoint holds, in a fixed order; the tensors stay where they are until the next
   // Step or LoadMemory.
   virtual std::vector<StateTensor> state() = 0;
-  // The most that these tensors take, and those that a step makes of them.
-  virtual int64_t state_bytes() const = 0;
   // What else the optimiser and the schedule remember, exactly. Loading comes before the tensors
   // are filled: it may change which there are.
   virtual nlohmann::json SaveMemory() const = 0;
@@ -69,6 +67,8 @@ class Stepper {
   virtual size_t last_batch() const { return 0; }
 
   virtual const Cost& cost() const = 0;  // of one batch
+  // Most that it holds beside state(), batches and the arena while it steps and is saved.
+  virtual int64_t bytes() const = 0;
   virtual Digest plan_digest() const = 0;
   virtual int threads() const = 0;
 };

@@ -29,7 +29,7 @@ class FixedStepper final : public Stepper {
     for (auto& [name, tensor] : tensors_) out.push_back({name, &tensor, name.size() == 1});
     return out;
   }
-  int64_t state_bytes() const override { return 0; }
+  int64_t bytes() const override { return 0; }
   nlohmann::json SaveMemory() const override { return {{"t", 3}}; }
   absl::Status LoadMemory(const nlohmann::json& memory) override {
     return memory.value("t", 0) == 3 ? absl::OkStatus() : absl::DataLossError("no memory");

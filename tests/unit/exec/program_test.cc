@@ -18,6 +18,7 @@ namespace gradwire {
 namespace {
 
 using testing::Each;
+using testing::EndsWith;
 using testing::HasSubstr;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
@@ -164,6 +165,72 @@ TEST(StateUpdateTest, StatesThatSwapBothReadTheOldValues) {
   }
   EXPECT_EQ(ToDoubles(swap.Input("p")), (std::vector<double>{3, 4}));
   EXPECT_EQ(ToDoubles(swap.Input("q")), (std::vector<double>{1, 2}));
+}
+
+// Every way in which an update's value can lie: made for it alone, an input, an output as well,
+// shared with another update, a constant.
+TEST(StateUpdateTest, BuffersForNewValuesGetWhatTheInputsWouldHaveGot) {
+  GraphBuilder b;
+  const TensorType type{DType::kDouble, {2}};
+  const ValueId p = b.Input("p", type, Stage::kParameter);
+  const ValueId q = b.Input("q", type, Stage::kParameter);
+  for (const char* name : {"r", "s", "t", "u"}) b.Input(name, type, Stage::kParameter);
+  const ValueId sum = Add(b, p, q), product = Mul(b, p, q);
+  b.Output("sum", sum);
+  b.Update("p", q);
+  b.Update("q", Sub(b, p, q));
+  b.Update("r", sum);
+  b.Update("s", product);
+  b.Update("t", product);
+  b.Update("u", b.Zeros(p));
+  const auto program = CompileGraph(Value(std::move(b).Build()));
+  BoundProgram copied(program), swapped(program);
+  std::vector<Tensor> before, next;
+  for (int i : program->signature().updated_inputs) {
+    const SignatureEntry& e = program->signature().inputs[static_cast<size_t>(i)];
+    before.push_back(Tensor::CopyOf(swapped.Input(e.name)));
+    next.emplace_back(e.type);
+    swapped.bindings().updates.push_back(next.back().mutable_raw());
+  }
+  ASSERT_EQ(next.size(), 6u);
+  ASSERT_TRUE(copied.Run().ok());
+  ASSERT_TRUE(swapped.Run().ok());
+  for (size_t k = 0; k < next.size(); ++k) {
+    const int i = program->signature().updated_inputs[k];
+    const std::string& name = program->signature().inputs[static_cast<size_t>(i)].name;
+    EXPECT_EQ(next[k], copied.Input(name)) << name;
+    EXPECT_EQ(swapped.Input(name), before[k]) << name;
+  }
+  EXPECT_EQ(swapped.Output("sum"), copied.Output("sum"));
+}
+
+template <typename T>
+class FiniteTest : public testing::Test {};
+using Floats = testing::Types<float, double>;
+TYPED_TEST_SUITE(FiniteTest, Floats);
+
+TYPED_TEST(FiniteTest, TheFirstElementThatIsNotFiniteIsNamed) {
+  using T = TypeParam;
+  using Limits = std::numeric_limits<T>;
+  constexpr int64_t kLength = (3 << 16) + 5;  // of several blocks
+  GraphBuilder b;
+  b.Output("y", Neg(b, b.Input("x", {kDTypeOf<T>, {kLength}}, Stage::kPoint)));
+  BoundProgram run(CompileGraph(Value(std::move(b).Build())));
+  run.context().check_finite = true;
+  T* const x = run.Input("x").template mutable_data<T>();
+  const std::vector<T> finite = {0, -Limits::max(), Limits::max(), Limits::denorm_min(), -T{0}};
+  std::copy(finite.begin(), finite.end(), x);
+  ASSERT_TRUE(run.Run().ok());
+  for (const T bad : {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(),
+                      -Limits::quiet_NaN(), Limits::signaling_NaN()}) {
+    for (const int64_t at : {kLength - 1, int64_t{2} << 16, int64_t{77}, int64_t{0}}) {
+      const T good = std::exchange(x[at], bad);
+      const absl::Status status = run.Run();
+      EXPECT_TRUE(HasReason(status, Reason::kNonFiniteValue)) << bad;
+      EXPECT_THAT(std::string(status.message()), EndsWith(absl::StrCat("at element ", at)));
+      x[at] = good;
+    }
+  }
 }
 
 // ---- Stages ------------------------------------------------------------------------------------

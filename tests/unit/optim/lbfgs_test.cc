@@ -178,12 +178,5 @@ TEST(LbfgsTest, AllProblemsOfASpecificationAreReportedAtOnce) {
   EXPECT_EQ(ViolationsOf(status).size(), 4u) << status;
 }
 
-TEST(LbfgsTest, TheBytesOfAStateAreKnownBefore) {
-  const Lbfgs lbfgs = Value(Lbfgs::Make({{"history_size", 10}}));
-  EXPECT_GE(lbfgs.StateBytes({DType::kDouble, {1000}}), 2 * 10 * 8000);
-  const Lbfgs huge = Value(Lbfgs::Make({{"history_size", 1e15}}));
-  EXPECT_EQ(huge.StateBytes({DType::kDouble, {1000000}}), INT64_MAX);
-}
-
 }  // namespace
 }  // namespace gradwire
