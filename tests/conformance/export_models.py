@@ -195,9 +195,13 @@ def nanogpt(random, layers, width, length, batch):
 
 
 class LlamaBlock(nn.Module):
-    def __init__(self, width=16, heads=4):
+    def __init__(self, width=16, heads=4, length=6):
         super().__init__()
         self.heads = heads
+        d = width // heads
+        angle = torch.arange(length)[:, None] / 10000 ** (torch.arange(0, d, 2) / d)
+        self.register_buffer("cos", torch.cat([torch.cos(angle)] * 2, -1))
+        self.register_buffer("sin", torch.cat([torch.sin(angle)] * 2, -1))
         self.g1, self.g2 = nn.Parameter(torch.ones(width)), nn.Parameter(torch.ones(width))
         self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
         self.gate, self.up = (nn.Linear(width, 2 * width, bias=False) for _ in range(2))
@@ -207,11 +211,9 @@ class LlamaBlock(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 2.0 ** -16) * g
 
     def rotate(self, x):
-        n, h, t, d = x.shape
-        angle = torch.arange(t, dtype=x.dtype)[:, None] / 10000 ** (torch.arange(0, d, 2, dtype=x.dtype) / d)
-        cos, sin = (torch.cat([f(angle)] * 2, -1) for f in (torch.cos, torch.sin))
+        d = x.shape[-1]
         half = torch.cat([-x[..., d // 2:], x[..., :d // 2]], -1)
-        return x * cos + half * sin
+        return x * self.cos + half * self.sin
 
     def forward(self, x):
         n, t, w = x.shape

@@ -251,8 +251,8 @@ def graph_rows():
     yield refused("functions_that_expand_to_10_to_the_15_nodes", "GRAPH_TOO_LARGE",
                   gradient(onnx_bytes(functions(15, 10).SerializeToString())))
     yield refused("unsupported_ops", "UNSUPPORTED_OP",
-                  gradient(text_of("a = NonMaxSuppression(x)\nb = Sin(a)\nc = Loop(b)\nf = MyOp(c)")), "",
-                  violations=("node 0 (NonMaxSuppression)", "node 2 (Loop)", "node 3 (MyOp)"))
+                  gradient(text_of("a = NonMaxSuppression(x)\nb = Sin(a)\nc = RoiAlign(b)\nf = MyOp(c)")), "",
+                  violations=("node 0 (NonMaxSuppression)", "node 2 (RoiAlign)", "node 3 (MyOp)"))
     yield invalid_model("unknown_function_of_a_formula", formula("frobnicate(x)"), "frobnicate")
     for opset in (5, 24):
         yield refused(f"opset_{opset}", "UNSUPPORTED_OPSET", gradient(text_of("f = Mul(x, x)", opset=opset)),

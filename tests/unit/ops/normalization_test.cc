@@ -187,7 +187,7 @@ TEST(MaxUnpoolTest, PutsElementsBackWhereMaxPoolFoundThem) {
   const Attributes windows = {{"kernel_shape", List{2, 2}}, {"strides", List{2, 2}}};
   NodeWith node("MaxUnpool", windows);
   node.Input(Row({1, 1, 1, 2}, {7, 8})).Input(Tensor::FromVector<int64_t>({1, 1, 1, 2}, {5, 2}));
-  EXPECT_EQ(node.Result(), "[1,1,2,4]: 0 0 8 0 0 7 0 0");
+  EXPECT_EQ(node.Evaluated(), "[1,1,2,4]: 0 0 8 0 0 7 0 0");
   NodeWith other("MaxUnpool", windows);
   other.Input(Row({1, 1, 1, 2}, {7, 8})).Input(Tensor::FromVector<int64_t>({1, 1, 1, 2}, {5, 2}));
   EXPECT_EQ(other.Ints({1, 1, 3, 4}).Result(), "UNSUPPORTED_OP");

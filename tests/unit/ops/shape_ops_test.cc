@@ -51,7 +51,7 @@ TEST(ReshapeTest, NeedsNoCopyWhereStridesAllow) {
 
 TEST(ExpandTest, BroadcastsBothWays) {
   OneNode node("Expand");
-  EXPECT_EQ(node.Counting({3, 1}).Ints({2, 1, 2}).Result(), "[2,3,2]: 0 0 1 1 2 2 0 0 1 1 2 2");
+  EXPECT_EQ(node.Counting({3, 1}).Ints({2, 1, 2}).Evaluated(), "[2,3,2]: 0 0 1 1 2 2 0 0 1 1 2 2");
   EXPECT_EQ(OneNode("Expand").Counting({2}).Ints({3}).Result(), "SHAPE_MISMATCH");
   EXPECT_EQ(OneNode("Expand").Counting({1}).Ints({kMax, 8}).Result(), "INVALID_MODEL");
   EXPECT_EQ(OneNode("Expand").Counting({1}).Ints({-1}).Result(), "INVALID_MODEL");
