@@ -1,5 +1,7 @@
 #include "client/training.h"
 
+#include <algorithm>
+
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -195,18 +197,21 @@ absl::StatusOr<v1::TrainingJob> TrainingClient::Get(const std::string& name,
 }
 
 absl::StatusOr<std::vector<v1::TrainingJob>> TrainingClient::List(
-    const std::vector<v1::TrainingJob::State>& states, absl::Duration deadline) const {
+    const std::vector<v1::TrainingJob::State>& states, absl::Duration deadline,
+    int64_t limit) const {
   std::vector<v1::TrainingJob> out;
   v1::ListTrainingJobsRequest request;
-  request.set_page_size(kPageSize);
+  const auto left = [&] { return limit - static_cast<int64_t>(out.size()); };
   for (v1::TrainingJob::State state : states) request.add_states(state);
   do {
+    request.set_page_size(
+        limit == 0 ? kPageSize : static_cast<int32_t>(std::min<int64_t>(left(), kPageSize)));
     v1::ListTrainingJobsResponse page;
     GW_RETURN_IF_ERROR(
         Call(*connection_->training, &Stub::ListTrainingJobs, request, deadline, &page));
     for (v1::TrainingJob& job : *page.mutable_jobs()) out.push_back(std::move(job));
     request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+  } while (!request.page_token().empty() && (limit == 0 || left() > 0));
   return out;
 }
 

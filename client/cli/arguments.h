@@ -87,6 +87,7 @@ struct Arguments {
   std::vector<Override> overrides;
   std::vector<std::string> names;  // "jobs/{id}", "jobs/{id}/checkpoints/{step}", "datasets/{id}"
   std::vector<v1::TrainingJob::State> states;
+  int64_t limit = 0;  // of a list; 0: none
   v1::ResumeTrainingJobRequest resume;
   bool watch = false;
   bool validate_only = false;

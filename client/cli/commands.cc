@@ -127,7 +127,7 @@ Examples:
 constexpr char kJobsListHelp[] = R"(
 Examples:
   gradwire jobs list
-  gradwire jobs list --state running,queued --output=json
+  gradwire jobs list --state running,queued --limit 0 --output=json
 )";
 
 constexpr char kJobsShowHelp[] = R"(

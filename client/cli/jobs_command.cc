@@ -102,6 +102,7 @@ absl::StatusOr<v1::TrainingJob> Change(const TrainingClient& training, const Arg
 void AddJobOptions(Command command, CLI::App* app, RawArguments* raw) {
   if (command == Command::kJobsList) {
     AddList(app, "--state", &raw->states, "A,B", "Only jobs in these states: RUNNING,QUEUED,...");
+    AddText(app, "--limit", &raw->limit, "N", "The newest so many [100]; 0: all");
     return;
   }
   const bool has_checkpoint = command == Command::kExport || command == Command::kJobsDownload;
@@ -136,6 +137,7 @@ void AddJobOptions(Command command, CLI::App* app, RawArguments* raw) {
 }
 
 absl::Status CheckJobs(const RawArguments& raw, Arguments* out) {
+  GW_ASSIGN_OR_RETURN(out->limit, ParseCount("--limit", raw.limit));
   for (const std::string& word : raw.words) out->names.push_back(WithCollection("jobs", word));
   out->out_path = raw.out;
   out->plot_path = raw.plot;
@@ -149,11 +151,15 @@ absl::Status CheckJobs(const RawArguments& raw, Arguments* out) {
 absl::StatusOr<int> RunJobsList(const Client& client, const Arguments& arguments,
                                 const Console& console) {
   GW_ASSIGN_OR_RETURN(const std::vector<v1::TrainingJob> jobs,
-                      TrainingClient(client).List(arguments.states, arguments.call.deadline));
+                      TrainingClient(client).List(arguments.states, arguments.call.deadline,
+                                                  arguments.limit));
   if (arguments.json) {
     *console.out << MessagesAsJson("jobs", jobs) << "\n";
   } else {
     *console.out << JobsAsText(jobs, absl::Now());
+    if (arguments.limit > 0 && static_cast<int64_t>(jobs.size()) == arguments.limit) {
+      *console.out << "the newest " << arguments.limit << "; --limit 0 lists all\n";
+    }
   }
   return kOk;
 }

@@ -48,6 +48,7 @@ struct RawArguments {
   bool validate_only = false;
   bool estimate = false;
   std::vector<std::string> states;
+  std::string limit = "100";
   std::string after;
   std::string plot;
   std::string out;
