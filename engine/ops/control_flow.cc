@@ -184,16 +184,16 @@ const OpDef kLoopOp = {
                   })"},
                  // While: doubles until the sum of a floating value passes a bound.
                  {.inputs = {Given({}, {1}, DType::kBool), Drawn({2}, 1, 2),
-                             Given({}, {9}, DType::kDouble)},
+                             Given({}, {9}, DType::kDouble), FrozenScalar(6)},
                   .opset = 11,
-                  .text = R"(g (x0, x1, x2) => (y0, y1) {
+                  .text = R"(g (x0, x1, x2, x3) => (y0, y1) {
                     y0, y1 = Loop <body = l (i, go, s) => (go_on, next, seen) {
                       next = Add (s, s)
                       sum = ReduceSum <keepdims = 0> (next)
                       wide = Cast <to = 11> (sum)
                       go_on = Less (wide, x2)
                       seen = Mul (s, x1)
-                    }> (, x0, x1)
+                    }> (x3, x0, x1)
                   })"},
                  // No trips: scan outputs are empty.
                  {.inputs = {FrozenScalar(0), Drawn({3})},
