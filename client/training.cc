@@ -1,7 +1,6 @@
 #include "client/training.h"
 
 #include <algorithm>
-
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -204,8 +203,8 @@ absl::StatusOr<std::vector<v1::TrainingJob>> TrainingClient::List(
   const auto left = [&] { return limit - static_cast<int64_t>(out.size()); };
   for (v1::TrainingJob::State state : states) request.add_states(state);
   do {
-    request.set_page_size(
-        limit == 0 ? kPageSize : static_cast<int32_t>(std::min<int64_t>(left(), kPageSize)));
+    request.set_page_size(limit == 0 ? kPageSize
+                                     : static_cast<int32_t>(std::min<int64_t>(left(), kPageSize)));
     v1::ListTrainingJobsResponse page;
     GW_RETURN_IF_ERROR(
         Call(*connection_->training, &Stub::ListTrainingJobs, request, deadline, &page));

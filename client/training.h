@@ -77,8 +77,8 @@ class TrainingClient {
   // The newest jobs, at most `limit` (0: all), in one of `states` (empty: in any), newest first,
   // without model and inputs.
   absl::StatusOr<std::vector<v1::TrainingJob>> List(
-      const std::vector<v1::TrainingJob::State>& states = {},
-      absl::Duration deadline = kDeadline, int64_t limit = 0) const;
+      const std::vector<v1::TrainingJob::State>& states = {}, absl::Duration deadline = kDeadline,
+      int64_t limit = 0) const;
 
   absl::StatusOr<v1::TrainingJob> Cancel(const std::string& name,
                                          absl::Duration deadline = kDeadline) const;

@@ -150,9 +150,9 @@ absl::Status CheckJobs(const RawArguments& raw, Arguments* out) {
 
 absl::StatusOr<int> RunJobsList(const Client& client, const Arguments& arguments,
                                 const Console& console) {
-  GW_ASSIGN_OR_RETURN(const std::vector<v1::TrainingJob> jobs,
-                      TrainingClient(client).List(arguments.states, arguments.call.deadline,
-                                                  arguments.limit));
+  GW_ASSIGN_OR_RETURN(
+      const std::vector<v1::TrainingJob> jobs,
+      TrainingClient(client).List(arguments.states, arguments.call.deadline, arguments.limit));
   if (arguments.json) {
     *console.out << MessagesAsJson("jobs", jobs) << "\n";
   } else {
