@@ -25,6 +25,7 @@
 #include "engine/exec/compile.h"
 #include "engine/exec/specialize.h"
 #include "engine/loss/with_loss.h"
+#include "engine/onnx/opsets.h"
 #include "engine/onnx/summary.h"
 #include "engine/ops/all_ops.h"
 #include "engine/optim/lbfgs.h"

@@ -15,12 +15,10 @@
 #define GRADWIRE_ENGINE_ONNX_IMPORT_H_
 
 #include "engine/graph/model.h"
+#include "engine/onnx/opsets.h"
 #include "onnx/onnx.pb.h"
 
 namespace gradwire {
-
-inline constexpr int kMinOpset = 6;
-inline constexpr int kMaxOpset = 23;
 
 struct ImportLimits {
   int64_t max_nodes = 200'000;  // after inlining

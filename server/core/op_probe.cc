@@ -18,10 +18,10 @@ constexpr DType kAllTypes[] = {DType::kFloat,   DType::kUint8,  DType::kInt8,   
                                DType::kBfloat16};
 
 // Samples that fit the binding, those made for its opsets first; a plain one where there are none.
-std::vector<Sample> SamplesFor(const OpDef& op, int first_opset, int last_opset) {
+std::vector<Sample> SamplesFor(const OpDef& op, OpsetRange opsets) {
   std::vector<Sample> out;
   for (const Sample& sample : op.domain.samples) {
-    if (sample.opset >= first_opset && sample.opset <= last_opset) out.push_back(sample);
+    if (sample.opset >= opsets.first && sample.opset <= opsets.last) out.push_back(sample);
   }
   for (const Sample& sample : op.domain.samples) {
     if (sample.opset == 0) out.push_back(sample);
@@ -148,11 +148,16 @@ void AddFixedTypes(const Sample& sample, const std::vector<DType>& outputs,
 
 }  // namespace
 
-OpProbe ProbeOp(const OpDef& op, const OnnxBinding& binding, int first_opset, int last_opset) {
+OpsetRange OpsetsOf(const OnnxBinding& binding) {
+  if (!binding.domain.empty()) return {binding.since, binding.since};
+  return {std::max(binding.since, kMinOpset), std::min(binding.until, kMaxOpset)};
+}
+
+OpProbe ProbeOp(const OpDef& op, const OnnxBinding& binding, OpsetRange opsets) {
   OpProbe found;
   std::vector<DType>& types = found.dtypes;
-  for (const Sample& sample : SamplesFor(op, first_opset, last_opset)) {
-    const int opset = sample.opset != 0 ? sample.opset : std::clamp(18, first_opset, last_opset);
+  for (const Sample& sample : SamplesFor(op, opsets)) {
+    const int opset = sample.opset != 0 ? sample.opset : std::clamp(18, opsets.first, opsets.last);
     const bool open = LeavesTypeOpen(sample);
     for (const DType dtype : kAllTypes) {
       if (open && std::find(types.begin(), types.end(), dtype) != types.end()) continue;

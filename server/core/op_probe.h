@@ -15,8 +15,17 @@ struct OpProbe {
   bool second = false;        // ... and forward over reverse
 };
 
-// Tries `binding` of `op` at an opset in [first_opset, last_opset]. Cost: some microseconds a type.
-OpProbe ProbeOp(const OpDef& op, const OnnxBinding& binding, int first_opset, int last_opset);
+// The opsets in which a binding is read: of ai.onnx those that import knows, of our own domain its
+// own. None where first > last.
+struct OpsetRange {
+  int first, last;
+  bool empty() const { return first > last; }
+};
+OpsetRange OpsetsOf(const OnnxBinding& binding);
+
+// Tries `binding` of `op` at an opset in the range, which is not empty. Cost: some microseconds a
+// type.
+OpProbe ProbeOp(const OpDef& op, const OnnxBinding& binding, OpsetRange opsets);
 
 }  // namespace gradwire::server
 

@@ -10,7 +10,6 @@
 #include "engine/base/overloaded.h"
 #include "engine/engine.h"
 #include "server/core/op_probe.h"
-#include "server/core/server_core.h"
 
 namespace gradwire::server {
 namespace {
@@ -26,10 +25,10 @@ std::vector<Spelling> SpellingsOf(const OpDef& op) {
   std::vector<Spelling> out;
   for (const OnnxBinding& binding : op.onnx) {
     const bool ours = !binding.domain.empty();
+    const OpsetRange opsets = OpsetsOf(binding);
+    if (opsets.empty()) continue;
     const Spelling next = {absl::StrCat(binding.domain, ours ? "." : "", binding.name), ours,
-                           ours ? binding.since : std::max(binding.since, kMinOpset),
-                           ours ? binding.until : std::min(binding.until, kMaxOpset)};
-    if (next.first > next.last) continue;
+                           opsets.first, opsets.last};
     auto joins = std::find_if(out.begin(), out.end(), [&](const Spelling& known) {
       return known.name == next.name && known.last + 1 == next.first;
     });
@@ -74,11 +73,9 @@ struct Found {
 Found TryOut(const OpDef& op) {
   Found out;
   for (const OnnxBinding& binding : op.onnx) {
-    const bool ours = !binding.domain.empty();
-    const int first = ours ? binding.since : std::max(binding.since, kMinOpset);
-    const int last = ours ? binding.since : std::min(binding.until, kMaxOpset);
-    if (first > last) continue;
-    const OpProbe probe = ProbeOp(op, binding, first, last);
+    const OpsetRange opsets = OpsetsOf(binding);
+    if (opsets.empty()) continue;
+    const OpProbe probe = ProbeOp(op, binding, opsets);
     out.types.insert(out.types.end(), probe.dtypes.begin(), probe.dtypes.end());
     out.vjp |= probe.vjp;
     out.jvp |= probe.jvp;

@@ -70,16 +70,14 @@ std::vector<v1::OpCapability> DescribeOps(const OpRegistry& registry) {
   std::vector<v1::OpCapability> out;
   for (const OpDef* op : registry.rows()) {
     for (const OnnxBinding& binding : op->onnx) {
-      const bool ours = !binding.domain.empty();
-      const int first = ours ? binding.since : std::max(binding.since, kMinOpset);
-      const int last = ours ? std::max(binding.since, 1) : std::min(binding.until, kMaxOpset);
-      if (first > last) continue;
+      const OpsetRange opsets = OpsetsOf(binding);
+      if (opsets.empty()) continue;
       v1::OpCapability row;
       row.set_domain(std::string(binding.domain));
       row.set_name(std::string(binding.name));
-      row.set_first_opset(first);
-      row.set_last_opset(last);
-      const OpProbe probe = ProbeOp(*op, binding, first, last);
+      row.set_first_opset(opsets.first);
+      row.set_last_opset(opsets.last);
+      const OpProbe probe = ProbeOp(*op, binding, opsets);
       for (DType dtype : probe.dtypes) row.add_data_types(static_cast<v1::DataType>(dtype));
       row.set_value(!probe.dtypes.empty());
       row.set_vjp(probe.vjp);

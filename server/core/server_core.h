@@ -25,10 +25,6 @@
 
 namespace gradwire::server {
 
-// Opsets of ONNX that a model may import.
-inline constexpr int kMinOpset = 6;
-inline constexpr int kMaxOpset = 23;
-
 class ServerCore {
  public:
   struct Options {
