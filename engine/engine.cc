@@ -126,10 +126,22 @@ absl::StatusOr<Graph> Derive(const Graph& graph, const Computation& c,
   return absl::InternalError("unknown kind of computation");
 }
 
-Digest DigestOfLoss(const Engine::LossSource& loss, const LoadedModel* graph) {
+// Of what a model is made of: a formula's free names have the types of the inputs.
+Digest DigestOfSource(ModelFormat format, absl::string_view bytes, const NamedViews& inputs) {
   DigestBuilder d;
-  if (graph != nullptr) return d.Add(graph->digest).Finish();
+  d.Add(static_cast<int64_t>(format)).Add(DigestOf(bytes));
+  if (format == ModelFormat::kFormula) {
+    for (const auto* entry : Sorted(inputs)) {
+      d.Add(entry->first).Add(static_cast<int64_t>(entry->second.dtype()));
+    }
+  }
+  return d.Finish();
+}
+
+Digest DigestOfLoss(const Engine::LossSource& loss, const NamedViews& inputs) {
   const LossSpec& spec = loss.named;
+  if (spec.name.empty()) return DigestOfSource(loss.format, loss.bytes, inputs);
+  DigestBuilder d;
   d.Add(spec.name).Add(static_cast<int64_t>(spec.reduction)).Add(loss.prediction);
   for (const auto& [name, value] : spec.settings) d.Add(name).Add(std::bit_cast<int64_t>(value));
   const TensorView weight = spec.weight;
@@ -262,14 +274,7 @@ absl::string_view Engine::version() { return kVersion; }
 absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::LoadModel(ModelFormat format,
                                                                      absl::string_view bytes,
                                                                      const NamedViews& inputs) {
-  DigestBuilder d;
-  d.Add(static_cast<int64_t>(format)).Add(DigestOf(bytes));
-  if (format == ModelFormat::kFormula) {
-    for (const auto* entry : Sorted(inputs)) {
-      d.Add(entry->first).Add(static_cast<int64_t>(entry->second.dtype()));
-    }
-  }
-  const Digest digest = d.Finish();
+  const Digest digest = DigestOfSource(format, bytes, inputs);
   if (auto known = state_->models.Find(digest)) return *known;
   GW_ASSIGN_OR_RETURN(const onnx::ModelProto proto,
                       Parse(format, bytes, inputs, options_.max_nodes));
@@ -285,6 +290,8 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::LoadModel(ModelFormat
 absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::AttachLoss(const LoadedModel& model,
                                                                       const LossSource& loss,
                                                                       const NamedViews& inputs) {
+  const Digest digest = DigestBuilder().Add(model.digest).Add(DigestOfLoss(loss, inputs)).Finish();
+  if (auto known = state_->models.Find(digest)) return *known;
   std::shared_ptr<const LoadedModel> graph;
   if (loss.named.name.empty()) {
     const auto load = [&](const NamedViews& types) -> absl::Status {
@@ -301,9 +308,6 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Engine::AttachLoss(const Load
       GW_RETURN_IF_ERROR(load(types));
     }
   }
-  const Digest digest =
-      DigestBuilder().Add(model.digest).Add(DigestOfLoss(loss, graph.get())).Finish();
-  if (auto known = state_->models.Find(digest)) return *known;
   const LossOnModel on_model = {loss.named, graph == nullptr ? nullptr : graph->model.get(),
                                 loss.prediction};
   GW_ASSIGN_OR_RETURN(Model both, WithLoss(*model.model, on_model));
