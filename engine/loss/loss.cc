@@ -26,7 +26,6 @@ ValueId Reduced(LossContext& c, ValueId terms, ValueId weights) {
 }
 
 ValueId Difference(LossContext& c) { return Sub(c.b, c.prediction, c.target); }
-ValueId Square(GraphBuilder& b, ValueId x) { return Mul(b, x, x); }
 // max(x, 0) with a slope of 1 at 0, as PyTorch's clamp has it.
 ValueId Clamped(LossContext& c, ValueId x) {
   const ValueId zero = Number(c, 0);

@@ -22,10 +22,6 @@ Domain BothSides(Attrs attrs = {}, int opset = 0) {
                       sample({4}, 3.5, 5), sample({0, 2}, 0, 1)}};
 }
 
-ValueId Times(GraphBuilder& b, ValueId x, double factor) {
-  return Mul(b, x, b.ScalarLike(x, factor));
-}
-ValueId Plus(GraphBuilder& b, ValueId x, double term) { return Add(b, x, b.ScalarLike(x, term)); }
 ValueId IsPositive(GraphBuilder& b, ValueId x) { return Greater(b, x, b.ScalarLike(x, 0)); }
 
 // x where it is not positive, else 0. Functions of it are finite where another branch is taken, so

@@ -57,13 +57,6 @@ absl::Status ReferenceDet(const ReferenceArgs& args) {
   return absl::OkStatus();
 }
 
-bool TakesSquare(NodeImport& n, int inputs) {
-  if (!TakesInputs(n, inputs, inputs)) return false;
-  const absl::Status square = CheckSquare(n.type(0));
-  if (!square.ok()) n.b.Fail(square);
-  return square.ok() && IndicesFit(n, n.type(0).shape.dims().back());
-}
-
 // Of ranks n, n - 1, n - 2 and 0.
 std::vector<Sample> DetSamples() {
   return {

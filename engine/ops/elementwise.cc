@@ -490,6 +490,11 @@ ValueId Min(GraphBuilder& b, ValueId x, ValueId y) { return b.Add(kMinOp, {x, y}
 ValueId Max(GraphBuilder& b, ValueId x, ValueId y) { return b.Add(kMaxOp, {x, y}); }
 ValueId Pow(GraphBuilder& b, ValueId x, ValueId y) { return b.Add(kPowOp, {x, y}); }
 ValueId Neg(GraphBuilder& b, ValueId x) { return b.Add(kNegOp, {x}); }
+ValueId Square(GraphBuilder& b, ValueId x) { return Mul(b, x, x); }
+ValueId Plus(GraphBuilder& b, ValueId x, double term) { return Add(b, x, b.ScalarLike(x, term)); }
+ValueId Times(GraphBuilder& b, ValueId x, double factor) {
+  return Mul(b, x, b.ScalarLike(x, factor));
+}
 ValueId Abs(GraphBuilder& b, ValueId x) { return b.Add(kAbsOp, {x}); }
 ValueId Sign(GraphBuilder& b, ValueId x) { return b.Add(kSignOp, {x}); }
 ValueId StopGradient(GraphBuilder& b, ValueId x) { return b.Add(kStopGradientOp, {x}); }

@@ -445,14 +445,6 @@ ValueId IdentityLike(GraphBuilder& b, ValueId like) {
   return Expand(b, Cast(b, OnDiagonal(b, LastExtent(b, like)), b.dtype(like)), shape);
 }
 
-// A stack of square matrices as the only input.
-bool TakesSquare(NodeImport& n) {
-  if (!TakesInputs(n, 1, 1)) return false;
-  const absl::Status square = CheckSquare(n.type(0));
-  if (!square.ok()) n.b.Fail(square);
-  return square.ok() && IndicesFit(n, n.type(0).shape.dims().back());
-}
-
 const OpDef kInverseOp = {
     .name = "Inverse",
     .doc =
@@ -461,7 +453,7 @@ const OpDef kInverseOp = {
     .onnx = {{.name = "Inverse",
               .domain = "gradwire",
               .import = [](NodeImport& n) -> Values {
-                if (!TakesSquare(n)) return {};
+                if (!TakesSquare(n, 1)) return {};
                 return {Solve(n.b, n.in(0), IdentityLike(n.b, n.in(0)))};
               }}},
     .domain = {.samples = {{.inputs = {Regular({3, 3})}},
@@ -520,7 +512,7 @@ const OpDef kLogDetOp = {
     .onnx = {{.name = "LogDet",
               .domain = "gradwire",
               .import = [](NodeImport& n) -> Values {
-                if (!TakesSquare(n)) return {};
+                if (!TakesSquare(n, 1)) return {};
                 const Values factors = LuFactor(n.b, n.in(0));
                 if (!n.b.ok()) return {};
                 return {n.b.Add(kLogDetOp, {n.in(0), factors[0], factors[1]})};
@@ -544,6 +536,13 @@ absl::Status CheckSquare(const TensorType& a, absl::string_view what) {
   if (rank >= 2 && a.shape[rank - 1] == a.shape[rank - 2]) return absl::OkStatus();
   return Error(Reason::kShapeMismatch,
                absl::StrCat(what, " is ", a.shape.ToString(), ", expected [..., n, n]"));
+}
+
+bool TakesSquare(NodeImport& n, int inputs) {
+  if (!TakesInputs(n, inputs, inputs)) return false;
+  const absl::Status square = CheckSquare(n.type(0));
+  if (!square.ok()) n.b.Fail(square);
+  return square.ok() && IndicesFit(n, n.type(0).shape.dims().back());
 }
 
 Dims StackOf(const Shape& a) { return Dims(a.dims().begin(), a.dims().end() - 2); }

@@ -9,9 +9,8 @@
 namespace gradwire {
 namespace {
 
-ValueId PlusOne(GraphBuilder& b, ValueId x) { return Add(b, x, b.ScalarLike(x, 1)); }
+ValueId PlusOne(GraphBuilder& b, ValueId x) { return Plus(b, x, 1); }
 ValueId OneMinus(GraphBuilder& b, ValueId x) { return Sub(b, b.ScalarLike(x, 1), x); }
-ValueId Square(GraphBuilder& b, ValueId x) { return Mul(b, x, x); }
 // 1 - x^2 as a product, which is accurate near 1.
 ValueId OneMinusSquare(GraphBuilder& b, ValueId x) { return Mul(b, OneMinus(b, x), PlusOne(b, x)); }
 

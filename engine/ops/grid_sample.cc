@@ -19,11 +19,6 @@ struct Sampling {
   bool align_corners = false;
 };
 
-ValueId Plus(GraphBuilder& b, ValueId x, double term) { return Add(b, x, b.ScalarLike(x, term)); }
-ValueId Times(GraphBuilder& b, ValueId x, double factor) {
-  return Mul(b, x, b.ScalarLike(x, factor));
-}
-
 // One of the elements that a sample looks at along an axis: its index and weight, and whether it
 // lies inside, each a value for every sample. An absent weight is 1.
 struct Tap {

@@ -18,6 +18,8 @@ std::vector<const OpDef*> DeterminantOps();
 
 // Of FLOAT or DOUBLE, with equal last extents.
 absl::Status CheckSquare(const TensorType& a, absl::string_view what = "the matrix");
+// So many inputs, the first a stack of square matrices. False after Fail().
+bool TakesSquare(NodeImport& n, int inputs);
 // The extents before the matrix.
 Dims StackOf(const Shape& a);
 // n^3 for each matrix of the stack: what a factorisation costs, up to a small factor.

@@ -209,39 +209,47 @@ ValueId BroadcastParameter(NodeImport& n, int i) {
   return kNoValue;
 }
 
-std::vector<ValueId> ImportLayerNormalization(NodeImport& n) {
-  if (!TakesInputs(n, 2, 3) || !TakesFloating(n)) return {};
-  GraphBuilder& b = n.b;
-  const TensorType x = n.type(0);
-  const int axis = n.Axis(IntAttr(n, "axis", -1), x.shape.rank());
-  const double epsilon = FloatAttr(n, "epsilon", 1e-5);
+// What Layer- and RMSNormalization say in the same way. False after a failure.
+struct FromAxisOn {
+  std::vector<int64_t> axes;
+  double epsilon = 0;
   DType stash = DType::kUndefined;
-  const DType dtype = StatisticsType(n, &stash);
-  if (!b.ok()) return {};
-  const ValueId scale = BroadcastParameter(n, 1);
+  ValueId scale = kNoValue;
+  ValueId wide = kNoValue;  // the input in the type of the statistics
+};
+bool ReadFromAxisOn(NodeImport& n, int max_inputs, FromAxisOn* out) {
+  if (!TakesInputs(n, 2, max_inputs) || !TakesFloating(n)) return false;
+  const int rank = n.type(0).shape.rank();
+  const int axis = n.Axis(IntAttr(n, "axis", -1), rank);
+  out->epsilon = FloatAttr(n, "epsilon", 1e-5);
+  const DType dtype = StatisticsType(n, &out->stash);
+  if (!n.b.ok()) return false;
+  out->axes = Iota(axis, rank);
+  out->scale = BroadcastParameter(n, 1);
+  out->wide = Cast(n.b, n.in(0), dtype);
+  return n.b.ok();
+}
+
+std::vector<ValueId> ImportLayerNormalization(NodeImport& n) {
+  GraphBuilder& b = n.b;
+  FromAxisOn over;
+  if (!ReadFromAxisOn(n, 3, &over)) return {};
   const ValueId bias = n.has(2) ? BroadcastParameter(n, 2) : kNoValue;
   if (!b.ok()) return {};
-  const Moments m = MomentsOf(b, Cast(b, n.in(0), dtype), Iota(axis, x.shape.rank()));
-  const ValueId inverse = InverseRoot(b, m.variance, epsilon);
-  ValueId y = Mul(b, Cast(b, Mul(b, m.centred, inverse), x.dtype), scale);
+  const Moments m = MomentsOf(b, over.wide, over.axes);
+  const ValueId inverse = InverseRoot(b, m.variance, over.epsilon);
+  ValueId y = Mul(b, Cast(b, Mul(b, m.centred, inverse), n.type(0).dtype), over.scale);
   if (bias != kNoValue) y = Add(b, y, bias);
-  return {y, Cast(b, m.mean, stash), Cast(b, inverse, stash)};
+  return {y, Cast(b, m.mean, over.stash), Cast(b, inverse, over.stash)};
 }
 
 std::vector<ValueId> ImportRmsNormalization(NodeImport& n) {
-  if (!TakesInputs(n, 2, 2) || !TakesFloating(n)) return {};
   GraphBuilder& b = n.b;
-  const TensorType x = n.type(0);
-  const int axis = n.Axis(IntAttr(n, "axis", -1), x.shape.rank());
-  const double epsilon = FloatAttr(n, "epsilon", 1e-5);
-  DType stash = DType::kUndefined;
-  const DType dtype = StatisticsType(n, &stash);
-  if (!b.ok()) return {};
-  const ValueId scale = BroadcastParameter(n, 1);
-  const ValueId wide = Cast(b, n.in(0), dtype);
-  const ValueId square = MeanOver(b, Mul(b, wide, wide), Iota(axis, x.shape.rank()));
-  const ValueId y = Mul(b, wide, InverseRoot(b, square, epsilon));
-  return {Mul(b, Cast(b, y, x.dtype), scale)};
+  FromAxisOn over;
+  if (!ReadFromAxisOn(n, 2, &over)) return {};
+  const ValueId square = MeanOver(b, Square(b, over.wide), over.axes);
+  const ValueId y = Mul(b, over.wide, InverseRoot(b, square, over.epsilon));
+  return {Mul(b, Cast(b, y, n.type(0).dtype), over.scale)};
 }
 
 const OpDef kLayerNormalizationOp = {
