@@ -101,13 +101,14 @@ std::string ParameterDigest(Stepper& stepper) {
   return d.Finish().Hex();
 }
 
-Snapshot TakeSnapshot(const v1::TrainingJob& job, Stepper& stepper, const Position& position) {
+Snapshot TakeSnapshot(const v1::TrainingJob& job, Stepper& stepper, const Position& position,
+                      std::string parameter_digest) {
   Snapshot out;
   out.position = position;
   for (const StateTensor& s : stepper.state()) {
     out.tensors.emplace_back(s.name, Tensor::CopyOf(*s.tensor));
   }
-  out.parameter_digest = ParameterDigest(stepper);
+  out.parameter_digest = std::move(parameter_digest);
   out.plan_digest = stepper.plan_digest().Hex();
   out.manifest = {{"position", position.ToJson()},
                   {"memory", stepper.SaveMemory()},

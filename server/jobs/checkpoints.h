@@ -57,7 +57,9 @@ struct Snapshot {
 
 // XXH3-128 of all parameters, in order, in hex.
 std::string ParameterDigest(Stepper& stepper);
-Snapshot TakeSnapshot(const v1::TrainingJob& job, Stepper& stepper, const Position& position);
+// `parameter_digest` is ParameterDigest(stepper).
+Snapshot TakeSnapshot(const v1::TrainingJob& job, Stepper& stepper, const Position& position,
+                      std::string parameter_digest);
 // Fills the stepper's tensors and memory, and the position. DATA_LOSS where they do not fit.
 absl::Status Restore(absl::string_view file, Stepper& stepper, Position* position,
                      std::string* plan_digest);

@@ -268,12 +268,10 @@ class GradientStepper final : public Stepper {
     if (entry.name == kSeedInput) return static_cast<const void*>(seed_);
     if (const auto s = state_.find(entry.name); s != state_.end()) return s->second.raw();
     if (const auto s = scalars_.find(entry.name); s != scalars_.end()) return s->second.raw();
-    for (size_t c = 0; c < model_.fed.size(); ++c) {
-      if (model_.fed[c] != entry.name) continue;
-      const Tensor& column = batch->tensors[c];
-      if (column.dtype() == entry.type.dtype) return column.raw();
+    if (const Tensor* column = model_.Column(batch, entry.name)) {
+      if (column->dtype() == entry.type.dtype) return column->raw();
       return static_cast<const void*>(
-          (converted_[entry.name] = Converted(column, entry.type.dtype)).raw());
+          (converted_[entry.name] = Converted(*column, entry.type.dtype)).raw());
     }
     auto known = constants_.find(entry.name);
     if (known == constants_.end()) {

@@ -51,6 +51,8 @@ struct JobModel {
 
   // Views of a batch of so many rows, of the given inputs too: types for Specialize.
   NamedViews Inputs(const Batch* batch) const;
+  // The batch's column that feeds an input; null where none does.
+  const Tensor* Column(const Batch* batch, const std::string& input) const;
   // A batch of zeros: what Specialize looks at before there is data.
   absl::StatusOr<Batch> EmptyBatch(int64_t rows) const;
   // Of a parameter or another input that no column feeds: from `given`, else the model's

@@ -177,6 +177,7 @@ class JobRun::Loop {
     const StepSettings settings{position_.step,
                                 position_.lr_factor * std::max(job_.learning_rate_factor(), 0.0),
                                 job_.seed()};
+    digest_.clear();
     absl::StatusOr<StepResult> result = [&] {
       const auto claim = shared_.claim_processors(stepper_->threads());
       RunContext context{.arena = &arena_, .check_finite = true};
@@ -254,7 +255,7 @@ class JobRun::Loop {
     const int64_t every =
         job_.checkpoints().every_steps() > 0 ? job_.checkpoints().every_steps() : kDigestSteps;
     if (position_.step % every == 0 || position_.step == model_.total_steps) {
-      point->set_parameter_digest(ParameterDigest(*stepper_));
+      point->set_parameter_digest(DigestNow());
     }
   }
 
@@ -324,6 +325,12 @@ class JobRun::Loop {
 
   // ---- Keeping
 
+  // Of the parameters as they are: metrics and the checkpoint of a step want the same one.
+  const std::string& DigestNow() {
+    if (digest_.empty()) digest_ = ParameterDigest(*stepper_);
+    return digest_;
+  }
+
   bool CheckpointIsDue(absl::Time now) const {
     if (position_.step == saved_step_) return false;
     const int64_t every = job_.checkpoints().every_steps();
@@ -340,7 +347,7 @@ class JobRun::Loop {
     saved_step_ = position_.step;
     // A run that starts from the checkpoint does not tell what came before it.
     GW_RETURN_IF_ERROR(Flush());
-    return writer_.Start(TakeSnapshot(job_, *stepper_, position_), Keep());
+    return writer_.Start(TakeSnapshot(job_, *stepper_, position_, DigestNow()), Keep());
   }
 
   // The last checkpoint, on disk when it returns.
@@ -415,6 +422,7 @@ class JobRun::Loop {
   int64_t saved_step_ = -1;        // of the last checkpoint; -1: none yet
   int64_t start_step_ = -1;        // of this run; -1: it has not begun
   int64_t skipped_in_a_row_ = 0;
+  std::string digest_;          // of DigestNow; empty: not known
   bool between_steps_ = false;  // position and state are those of the end of a step
   std::vector<v1::TrainingEvent> pending_;
   absl::Time start_ = absl::Now(), last_flush_, last_checkpoint_;

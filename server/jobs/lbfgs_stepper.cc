@@ -224,14 +224,10 @@ class LbfgsStepper final : public Stepper {
         continue;
       }
       Tensor& value = fixed_[entry.name];
-      bool fed = false;
-      for (size_t c = 0; c < model_.fed.size(); ++c) {
-        if (model_.fed[c] != entry.name) continue;
-        fed = true;
-        const Tensor& column = batch->tensors[c];
-        value = column.dtype() == entry.type.dtype ? column : Converted(column, entry.type.dtype);
-      }
-      if (!fed && value.empty()) {
+      if (const Tensor* column = model_.Column(batch, entry.name)) {
+        value =
+            column->dtype() == entry.type.dtype ? *column : Converted(*column, entry.type.dtype);
+      } else if (value.empty()) {
         GW_ASSIGN_OR_RETURN(value, model_.InitialValue(entry.name, entry.type.dtype));
       }
       bindings.inputs.push_back(value.raw());

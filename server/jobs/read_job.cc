@@ -258,11 +258,7 @@ class JobReader {
                         SourceOf(job_.model(), "onnx, text, expression and graph"));
     GW_ASSIGN_OR_RETURN(out_.loaded, engine_.LoadModel(source.format, *source.bytes, types));
     if (!job_.has_loss()) return absl::OkStatus();
-    const Model& without = model();
-    out_.prediction = job_.output();
-    if (out_.prediction.empty() && without.outputs.size() == 1) {
-      out_.prediction = NameOf(without.outputs[0]);
-    }
+    out_.prediction = OutputOrOnlyOne();
     GW_ASSIGN_OR_RETURN(out_.loaded,
                         AttachLoss(engine_, *out_.loaded, job_.loss(), job_.output(), types));
     return absl::OkStatus();
@@ -281,6 +277,12 @@ class JobReader {
     }
     for (const SealedColumn& column : out_.data->columns) add(column.name, column);
     return types;
+  }
+
+  // What the job names, else the model's only output; "" where there are several.
+  std::string OutputOrOnlyOne() const {
+    if (!job_.output().empty() || model().outputs.size() != 1) return job_.output();
+    return NameOf(model().outputs[0]);
   }
 
   const Model& model() const { return *out_.loaded->model; }
@@ -327,11 +329,8 @@ class JobReader {
   }
 
   void FindLoss() {
-    out_.loss = job_.has_loss() ? kLossOutput : job_.output();
-    if (!out_.loss.empty()) return;
-    if (model().outputs.size() == 1) {
-      out_.loss = NameOf(model().outputs[0]);
-    } else {
+    out_.loss = job_.has_loss() ? kLossOutput : OutputOrOnlyOne();
+    if (out_.loss.empty()) {
       problems_.Add(Reason::kUnknownOutput, "output",
                     absl::StrCat("the model has ", model().outputs.size(),
                                  " outputs; say which one is the loss"));
@@ -411,6 +410,13 @@ NamedViews JobModel::Inputs(const Batch* batch) const {
     out.emplace(fed[c], batch->tensors[c]);
   }
   return out;
+}
+
+const Tensor* JobModel::Column(const Batch* batch, const std::string& input) const {
+  for (size_t c = 0; batch != nullptr && c < fed.size(); ++c) {
+    if (fed[c] == input) return &batch->tensors[c];
+  }
+  return nullptr;
 }
 
 absl::StatusOr<Batch> JobModel::EmptyBatch(int64_t rows) const {

@@ -55,7 +55,8 @@ std::string CheckpointFile() {
   FixedStepper stepper(0.5f);
   v1::TrainingJob job;
   job.mutable_optimizer()->mutable_adam();
-  Snapshot snapshot = TakeSnapshot(job, stepper, Position{.step = 7, .place = {1, 2}});
+  Snapshot snapshot =
+      TakeSnapshot(job, stepper, Position{.step = 7, .place = {1, 2}}, ParameterDigest(stepper));
   std::vector<std::pair<std::string, TensorView>> views(snapshot.tensors.begin(),
                                                         snapshot.tensors.end());
   return WriteSafetensors(views, {{"gradwire.manifest", snapshot.manifest.dump()}});
