@@ -281,10 +281,18 @@ void BM_ListJobs(benchmark::State& state) {
   const Client client = service.Connect();
   const TrainingClient training(client);
   for (auto _ : state) {
-    if (static_cast<int64_t>(OrDie(training.List()).size()) != state.range(0)) std::abort();
+    const auto jobs = OrDie(training.List({}, absl::Seconds(60), state.range(1)));
+    if (static_cast<int64_t>(jobs.size()) != state.range(1)) std::abort();
   }
 }
-BENCHMARK(BM_ListJobs)->Arg(100)->Arg(10000)->UseRealTime()->Unit(benchmark::kMillisecond);
+// What `gradwire jobs list` asks for, and all.
+BENCHMARK(BM_ListJobs)
+    ->ArgNames({"jobs", "listed"})
+    ->Args({100, 100})
+    ->Args({10000, 100})
+    ->Args({10000, 10000})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace gradwire::bench

@@ -1,5 +1,7 @@
 #include "client/connection.h"
 
+#include <grpc/grpc.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -42,6 +44,10 @@ bool IsLocal(absl::string_view address) {
 }
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  // For good: where the last channel takes gRPC down, it may wait 10 s for its poller of a socket
+  // that was full (1.51).
+  static const int up = (grpc_init(), 0);
+  static_cast<void>(up);
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);  // the server's limit holds, in both directions
   arguments.SetMaxSendMessageSize(-1);

@@ -8,13 +8,15 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 
-std::shared_ptr<void> Allocate(int64_t bytes) {
+enum class Fill { kZeros, kNothing };
+
+std::shared_ptr<void> Allocate(int64_t bytes, Fill fill) {
   if (bytes < 0 || bytes > INT64_MAX - 64) return nullptr;
   const size_t size =
       (std::max<size_t>(static_cast<size_t>(bytes), 1) + kAlignment - 1) / kAlignment * kAlignment;
   void* p = std::aligned_alloc(kAlignment, size);
   if (p == nullptr) return nullptr;
-  std::memset(p, 0, size);
+  if (fill == Fill::kZeros) std::memset(p, 0, size);
   return std::shared_ptr<void>(p, std::free);
 }
 
@@ -22,7 +24,7 @@ std::shared_ptr<void> Allocate(int64_t bytes) {
 
 absl::StatusOr<Tensor> Tensor::Make(TensorType type) {
   Tensor t;
-  t.data_ = Allocate(type.bytes());
+  t.data_ = Allocate(type.bytes(), Fill::kZeros);
   if (t.data_ == nullptr) {
     return Error(Reason::kMemoryLimit, absl::StrCat("cannot allocate ", type.ToString()));
   }
@@ -30,12 +32,16 @@ absl::StatusOr<Tensor> Tensor::Make(TensorType type) {
   return t;
 }
 
-Tensor::Tensor(TensorType type) : type_(std::move(type)), data_(Allocate(type_.bytes())) {
+Tensor::Tensor(TensorType type)
+    : type_(std::move(type)), data_(Allocate(type_.bytes(), Fill::kZeros)) {
   if (data_ == nullptr) std::abort();
 }
 
 Tensor Tensor::CopyOf(TensorView view) {
-  Tensor t(view.type());
+  Tensor t;
+  t.type_ = view.type();
+  t.data_ = Allocate(view.bytes(), Fill::kNothing);
+  if (t.data_ == nullptr) std::abort();
   if (view.bytes() > 0) std::memcpy(t.mutable_raw(), view.raw(), static_cast<size_t>(view.bytes()));
   return t;
 }

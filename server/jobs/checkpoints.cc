@@ -45,6 +45,17 @@ void CopyInto(const TensorView& from, Tensor* to) {
     std::memcpy(to->mutable_raw(), from.raw(), static_cast<size_t>(from.bytes()));
 }
 
+absl::Status NoLongerBest(store::Store::Transaction& t, const std::string& id,
+                          const store::CheckpointRow& row) {
+  v1::Checkpoint checkpoint;
+  if (!checkpoint.ParseFromString(row.bytes)) {
+    return Error(Reason::kCorruptData, absl::StrCat("checkpoint ", row.step, " does not parse"));
+  }
+  if (!checkpoint.best()) return absl::OkStatus();
+  checkpoint.set_best(false);
+  return t.PutCheckpoint(id, {row.step, checkpoint.SerializeAsString(), row.blob});
+}
+
 }  // namespace
 
 json ExactJson(double value) {
@@ -286,7 +297,9 @@ absl::Status CheckpointWriter::DropOthers(store::Store::Transaction& t, int64_t 
   for (const store::CheckpointRow& row : rows) {
     const bool among_newest =
         row.step < step && (keep.newest < 0 || ++older < std::max(keep.newest, 1));
-    if (among_newest || (row.step < step && row.step == keep.best_step)) continue;
+    const bool best = row.step < step && row.step == keep.best_step;
+    if (among_newest && !best) GW_RETURN_IF_ERROR(NoLongerBest(t, id_, row));
+    if (among_newest || best) continue;
     GW_RETURN_IF_ERROR(t.DeleteCheckpoint(id_, row.step));
     dropped->push_back(row.blob);
   }

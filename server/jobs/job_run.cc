@@ -333,6 +333,7 @@ class JobRun::Loop {
 
   bool CheckpointIsDue(absl::Time now) const {
     if (position_.step == saved_step_) return false;
+    if (job_.checkpoints().best() && position_.step == position_.best_step) return true;
     const int64_t every = job_.checkpoints().every_steps();
     return every > 0 ? position_.step % every == 0 : now - last_checkpoint_ >= kCheckpointPeriod;
   }

@@ -102,6 +102,9 @@ class Caller:
         return b"".join(c.data for c in self.jobs.DownloadCheckpoint(
             training.DownloadCheckpointRequest(name=name), timeout=30))
 
+    def checkpoints(self, name):
+        return self.jobs.ListCheckpoints(training.ListCheckpointsRequest(name=name), timeout=30).checkpoints
+
 
 # Two layers with a batch normalisation between them, exported for inference.
 NORMALISED = """
@@ -243,6 +246,9 @@ class JobsTest(harness.ServerTestCase):
         values = [(p.step, p.values["loss"]) for p in self.caller.metrics(name, evaluations=True).points]
         best = min(values, key=lambda v: v[1])
         self.assertEqual((done.progress.best_step, done.progress.best_value), best)
+        kept = self.caller.checkpoints(name)
+        self.assertEqual([c.step for c in kept if c.best], [best[0]])
+        self.assertEqual(kept[0].step, done.progress.step)
 
     def normalised(self, columns, **fields):
         job = self.caller.job(self.caller.upload(columns), shuffle=False, **fields)
