@@ -8,8 +8,10 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "client/connection.h"
 #include "engine/base/status.h"
+#include "proto/codec/time_codec.h"
 
 namespace gradwire {
 namespace {
@@ -73,7 +75,8 @@ bool SameData(const v1::Dataset& a, const v1::Dataset& b) {
   });
 }
 
-v1::CreateDatasetRequest CreateRequest(const v1::Dataset& dataset) {
+v1::CreateDatasetRequest CreateRequest(const v1::Dataset& dataset,
+                                       absl::Duration ttl = absl::InfiniteDuration()) {
   v1::CreateDatasetRequest request;
   request.mutable_dataset()->set_display_name(dataset.display_name());
   for (const v1::Column& column : dataset.columns()) {
@@ -82,8 +85,13 @@ v1::CreateDatasetRequest CreateRequest(const v1::Dataset& dataset) {
     to->set_data_type(column.data_type());
     *to->mutable_shape() = column.shape();
   }
+  if (ttl != absl::InfiniteDuration()) *request.mutable_ttl() = codec::ToProto(ttl);
   request.set_request_id(NewRequestId());
   return request;
+}
+
+bool LivesUntil(const v1::Dataset& dataset, absl::Time end) {
+  return !dataset.has_expire_time() || codec::TimeOf(dataset.expire_time()) >= end;
 }
 
 // Repeats a call while the server is away.
@@ -230,14 +238,18 @@ absl::StatusOr<v1::Dataset> DatasetClient::Import(const NamedTensors& columns,
   if (name.empty()) {
     if (options.reuse) {
       GW_ASSIGN_OR_RETURN(const std::vector<v1::Dataset> all, List());
+      const absl::Time end = absl::Now() + options.ttl;
       for (const v1::Dataset& dataset : all) {
-        if (dataset.state() == v1::Dataset::SEALED && SameData(dataset, expected)) return dataset;
+        if (dataset.state() == v1::Dataset::SEALED && SameData(dataset, expected) &&
+            LivesUntil(dataset, end)) {
+          return dataset;
+        }
       }
     }
     expected.set_display_name(options.display_name);
     v1::Dataset created;
     GW_RETURN_IF_ERROR(Persist(*connection_->datasets, &Stub::CreateDataset,
-                               CreateRequest(expected), &backoff, &created));
+                               CreateRequest(expected, options.ttl), &backoff, &created));
     name = created.name();
   }
   absl::StatusOr<v1::Dataset> dataset = AppendAndSeal(*connection_->datasets, name, columns,

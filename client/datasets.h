@@ -46,7 +46,10 @@ struct UploadOptions {
 
 struct ImportOptions {
   std::string display_name;
-  // Where a sealed data set of the same columns lies on the server already, that one is given.
+  // The server deletes it after this long.
+  absl::Duration ttl = absl::InfiniteDuration();
+  // Where a sealed data set of the same columns lies on the server already, that one is given,
+  // unless it is to be deleted earlier.
   bool reuse = true;
   // Name of a data set whose upload broke off: it is gone on with instead of a new one.
   std::string resume;

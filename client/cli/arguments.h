@@ -15,6 +15,7 @@
 
 #include "client/cli/read_columns.h"
 #include "client/client.h"
+#include "client/datasets.h"
 #include "gradwire/v1/training_service.pb.h"
 
 namespace gradwire::cli {
@@ -98,7 +99,7 @@ struct Arguments {
 
   // ---- Of data sets.
   FileImport import;
-  std::string resume_upload;  // "datasets/{id}"
+  ImportOptions upload;  // `resume` and `ttl`
 };
 
 struct ParsedArguments {

@@ -195,7 +195,7 @@ ending. What lies on the server already is not sent again. Prints the data set's
 
 Examples:
   gradwire datasets import digits.npz --columns x=images,t=labels --dtype x=float --scale x=1/16
-  gradwire datasets import digits.npz --except 4::5 --name training
+  gradwire datasets import digits.npz --except 4::5 --name training --ttl 24h
   gradwire datasets import points.csv --columns x=a,b,c,t=label --dtype x=float,t=int64
   gradwire datasets import train-images-idx3-ubyte train-labels-idx1-ubyte --name mnist \
     --columns x=train-images-idx3-ubyte,t=train-labels-idx1-ubyte --scale x=1/255 \

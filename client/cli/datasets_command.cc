@@ -91,7 +91,10 @@ absl::Status CheckImport(const RawArguments& raw, Arguments* out) {
   if (import.rows && import.except) {
     return absl::InvalidArgumentError("--rows and --except exclude each other");
   }
-  if (!raw.resume.empty()) out->resume_upload = WithCollection("datasets", raw.resume);
+  if (!raw.resume.empty()) out->upload.resume = WithCollection("datasets", raw.resume);
+  if (!raw.ttl.empty()) {
+    GW_ASSIGN_OR_RETURN(out->upload.ttl, ParsePeriod("--ttl", raw.ttl));
+  }
   return absl::OkStatus();
 }
 
@@ -114,6 +117,7 @@ void AddDatasetOptions(Command command, CLI::App* app, RawArguments* raw) {
   AddText(app, "--rows", &raw->rows, "START:STOP:STEP", "Rows to take, counted from 0 [all]");
   AddText(app, "--except", &raw->except, "START:STOP:STEP", "Rows to leave out [none]");
   AddText(app, "--resume", &raw->resume, "NAME", "Go on with an upload that broke off");
+  AddText(app, "--ttl", &raw->ttl, "DURATION", "Delete it after so long, such as 12h [kept]");
 }
 
 absl::Status CheckDatasets(const RawArguments& raw, Arguments* out) {
@@ -123,16 +127,14 @@ absl::Status CheckDatasets(const RawArguments& raw, Arguments* out) {
 }
 
 absl::StatusOr<v1::Dataset> UploadFiles(const Client& client, const FileImport& import,
-                                        const std::string& resume, const Arguments& arguments,
+                                        ImportOptions options, const Arguments& arguments,
                                         const Console& console) {
   GW_ASSIGN_OR_RETURN(const NamedTensors columns, OrLocal(ReadColumns(import)));
   StatusLine line(console.err, console.width_err);
-  ImportOptions options;
   options.display_name = import.display_name;
   if (options.display_name.empty()) {
     options.display_name = std::filesystem::path(import.files.front()).filename().string();
   }
-  options.resume = resume;
   options.upload.patience.deadline = arguments.long_deadline;
   options.upload.patience.on_outage = [&line](const absl::Status&) {
     if (line.IsDue()) line.Update("server gone, waiting ...");
@@ -143,9 +145,8 @@ absl::StatusOr<v1::Dataset> UploadFiles(const Client& client, const FileImport& 
 
 absl::StatusOr<int> RunDatasetsImport(const Client& client, const Arguments& arguments,
                                       const Console& console) {
-  GW_ASSIGN_OR_RETURN(
-      const v1::Dataset dataset,
-      UploadFiles(client, arguments.import, arguments.resume_upload, arguments, console));
+  GW_ASSIGN_OR_RETURN(const v1::Dataset dataset,
+                      UploadFiles(client, arguments.import, arguments.upload, arguments, console));
   if (arguments.json) {
     *console.out << MessageAsJson(dataset) << "\n";
   } else {

@@ -21,9 +21,9 @@ absl::StatusOr<int> RunDatasetsDelete(const Client& client, const Arguments& arg
                                       const Console& console);
 
 // Reads and uploads files, showing how far it is on the standard error. What lies on the server
-// already is not sent again. `resume` is as in ImportOptions.
+// already is not sent again. `options`: `resume` and `ttl` are read.
 absl::StatusOr<v1::Dataset> UploadFiles(const Client& client, const FileImport& import,
-                                        const std::string& resume, const Arguments& arguments,
+                                        ImportOptions options, const Arguments& arguments,
                                         const Console& console);
 
 }  // namespace gradwire::cli

@@ -63,6 +63,7 @@ struct RawArguments {
   std::string rows;
   std::string except;
   std::string resume;
+  std::string ttl;
 };
 
 // An option that may be given several times.

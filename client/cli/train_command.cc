@@ -50,7 +50,7 @@ absl::Status Upload(const Client& client, const std::optional<FileImport>& impor
                     const Arguments& arguments, const Console& console, std::string* name) {
   if (!import) return absl::OkStatus();
   GW_ASSIGN_OR_RETURN(const v1::Dataset dataset,
-                      UploadFiles(client, *import, /*resume=*/"", arguments, console));
+                      UploadFiles(client, *import, {}, arguments, console));
   *name = dataset.name();
   if (!arguments.json) {
     *console.err << import->files.front() << " -> " << dataset.name() << " (" << dataset.rows()

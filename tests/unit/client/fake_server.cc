@@ -16,6 +16,7 @@
 #include "engine/base/status.h"
 #include "proto/codec/status_codec.h"
 #include "proto/codec/tensor_codec.h"
+#include "proto/codec/time_codec.h"
 
 namespace gradwire {
 namespace {
@@ -93,6 +94,10 @@ class FakeDatasets : public v1::DatasetService::Service {
     *response = request->dataset();
     response->set_name(absl::StrCat("datasets/", state_->datasets.size() + 1));
     response->set_state(v1::Dataset::UPLOADING);
+    if (request->has_ttl()) {
+      *response->mutable_expire_time() =
+          codec::ToProto(absl::Now() + codec::DurationOf(request->ttl()));
+    }
     state_->datasets[response->name()] = *response;
     return Status::OK;
   }

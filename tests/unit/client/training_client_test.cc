@@ -172,6 +172,18 @@ TEST(DatasetClientTest, EqualDataIsUploadedOnce) {
   EXPECT_NE(datasets.Import(columns, anew)->name(), first);
 }
 
+TEST(DatasetClientTest, EqualDataThatGoesAwayTooEarlyIsNotTaken) {
+  FakeServer server;
+  const DatasetClient datasets(Client::Connect(server.address()));
+  const NamedTensors columns = {{"x", {1, 2}}};
+  ImportOptions an_hour, a_minute;
+  an_hour.ttl = absl::Hours(1);
+  a_minute.ttl = absl::Minutes(1);
+  const std::string first = datasets.Import(columns, an_hour)->name();
+  EXPECT_EQ(datasets.Import(columns, a_minute)->name(), first);
+  EXPECT_NE(datasets.Import(columns)->name(), first) << "it is to be kept";
+}
+
 TEST(DatasetClientTest, ColumnsThatDoNotFitAreRefusedHere) {
   FakeServer server;
   const DatasetClient datasets(Client::Connect(server.address()));
