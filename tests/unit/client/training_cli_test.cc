@@ -118,7 +118,7 @@ TEST(DatasetArgumentsTest, ImportsSayWhatBecomesOfColumns) {
   EXPECT_THAT(a.import.shapes.at("x"), ElementsAre(1, 28, 28));
   EXPECT_EQ(a.import.except->start, 4);
   EXPECT_EQ(a.import.display_name, "digits");
-  EXPECT_EQ(Parse({"datasets", "import", "d.npz", "--resume", "3f"}).resume_upload, "datasets/3f");
+  EXPECT_EQ(Parse({"datasets", "import", "d.npz", "--resume", "3f"}).upload.resume, "datasets/3f");
 }
 
 TEST(MinimizeArgumentsTest, TakesAFormulaAndWhereItStarts) {
