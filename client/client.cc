@@ -342,6 +342,54 @@ absl::StatusOr<HvpResult> Client::Hvp(const ModelSource& model, const NamedTenso
   return result;
 }
 
+absl::StatusOr<JacobianResult> Client::Jacobian(const ModelSource& model,
+                                                const NamedTensors& inputs,
+                                                const JacobianOptions& options) const {
+  v1::ComputeJacobianRequest request;
+  v1::ComputeJacobianResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  SetNames(options.outputs, request.mutable_outputs());
+  SetNames(options.wrt, request.mutable_wrt());
+  request.set_direction(
+      static_cast<v1::ComputeJacobianRequest::Direction::Value>(options.direction));
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeJacobian,
+                          request, options.call.deadline, &response));
+  JacobianResult result;
+  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
+  for (const v1::Jacobian& block : response.jacobians()) {
+    GW_ASSIGN_OR_RETURN(Tensor values, TensorOf(block.jacobian(), block.output()));
+    const int row_rank = result.outputs[block.output()].shape().rank();
+    result.jacobians.push_back({block.output(), block.wrt(), std::move(values), row_rank});
+  }
+  result.info = InfoOf(response.info());
+  return result;
+}
+
+absl::StatusOr<HessianResult> Client::Hessian(const ModelSource& model, const NamedTensors& inputs,
+                                              const HessianOptions& options) const {
+  v1::ComputeHessianRequest request;
+  v1::ComputeHessianResponse response;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  request.set_output(options.output);
+  if (!options.cotangents.empty()) {
+    SetTensors(options.cotangents, request.mutable_cotangents()->mutable_tensors());
+  }
+  GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
+  SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeHessian,
+                          request, options.call.deadline, &response));
+  HessianResult result;
+  GW_ASSIGN_OR_RETURN(result.value, TensorOf(response.value(), "value"));
+  GW_RETURN_IF_ERROR(ReadTensors(response.gradients(), &result.gradients));
+  for (const v1::Hessian& block : response.hessians()) {
+    GW_ASSIGN_OR_RETURN(Tensor values, TensorOf(block.hessian(), block.row()));
+    const int row_rank = result.gradients[block.row()].shape().rank();
+    result.hessians.push_back({block.row(), block.column(), std::move(values), row_rank});
+  }
+  result.info = InfoOf(response.info());
+  return result;
+}
+
 absl::StatusOr<GraphAnalysis> Client::Analyze(const ModelSource& model, const NamedTensors& inputs,
                                               const AnalyzeOptions& options) const {
   v1::AnalyzeGraphRequest request;

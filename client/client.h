@@ -77,7 +77,7 @@ struct EvaluateOptions {
 struct GradientOptions {
   std::string output;  // the scalar f, or what a `loss` by name is of; default: the only output
   std::vector<std::string> wrt;  // default: the floating initialisers, else the floating inputs
-  CallOptions call;
+  CallOptions call = {};
   std::optional<Loss> loss = {};
 };
 
@@ -141,6 +141,44 @@ struct HvpResult {
   Tensor value;
   NamedTensors gradients;
   std::vector<NamedTensors> products;  // one per vector
+  CallInfo info;
+};
+
+struct JacobianOptions {
+  enum class Direction { kAuto, kForward, kReverse };
+  std::vector<std::string> outputs = {};  // default: all outputs of the model
+  std::vector<std::string> wrt = {};      // as in GradientOptions
+  Direction direction = Direction::kAuto;
+  CallOptions call = {};
+};
+
+struct HessianOptions {
+  std::string output = {};  // these three as in HvpOptions
+  NamedTensors cotangents = {};
+  std::optional<Loss> loss = {};
+  std::vector<std::string> wrt = {};
+  CallOptions call = {};
+};
+
+// A block of a Jacobian: row is an output, column a w; or of a Hessian: both are w's. Its shape is
+// [row..., column...]; the first `row_rank` axes are the row's.
+struct Block {
+  std::string row;
+  std::string column;
+  Tensor values;
+  int row_rank = 0;
+};
+
+struct JacobianResult {
+  NamedTensors outputs;
+  std::vector<Block> jacobians;
+  CallInfo info;
+};
+
+struct HessianResult {
+  Tensor value;
+  NamedTensors gradients;
+  std::vector<Block> hessians;
   CallInfo info;
 };
 
@@ -289,6 +327,13 @@ class Client {
   absl::StatusOr<HvpResult> Hvp(const ModelSource& model, const NamedTensors& inputs,
                                 const std::vector<NamedTensors>& vectors,
                                 const HvpOptions& options = {}) const;
+
+  // All of the Jacobian, block by block.
+  absl::StatusOr<JacobianResult> Jacobian(const ModelSource& model, const NamedTensors& inputs,
+                                          const JacobianOptions& options = {}) const;
+  // A scalar, its gradient and all of its Hessian, block by block.
+  absl::StatusOr<HessianResult> Hessian(const ModelSource& model, const NamedTensors& inputs,
+                                        const HessianOptions& options = {}) const;
 
   // What the graph consists of, whether it can be computed and differentiated, and at what cost.
   // Inputs may be left out; then there are no costs. Nothing is run.

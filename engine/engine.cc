@@ -5,6 +5,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
+#include "engine/base/checked.h"
 #include "engine/exec/self_check.h"
 #include "engine/kernels/own_provider.h"
 #include "engine/lru_cache.h"
@@ -47,7 +48,7 @@ std::vector<const NamedViews::value_type*> Sorted(const NamedViews& inputs) {
 // Of everything that decides the Program but the values of frozen inputs.
 Digest CallKey(const LoadedModel& model, const Computation& c, const NamedViews& inputs) {
   DigestBuilder d;
-  d.Add(model.digest).Add(c.kind).Add(c.hvp_of_cotangents);
+  d.Add(model.digest).Add(c.kind).Add(c.hvp_of_cotangents).Add(c.direction);
   d.Add(static_cast<int64_t>(c.mode)).Add(static_cast<int64_t>(c.precision));
   for (const auto* names : {&c.outputs, &c.wrt}) {
     d.Add(static_cast<int64_t>(names->size()));
@@ -108,6 +109,31 @@ absl::StatusOr<std::string> OnlyOutput(const Model& model, const std::vector<std
                             " outputs; say which one is to be differentiated"));
 }
 
+// Whether a Jacobian takes fewer tangents of `wrt` than cotangents of the outputs.
+absl::StatusOr<bool> IsForward(const Graph& graph, Computation::Direction direction,
+                               const std::vector<std::string>& wrt) {
+  if (direction == Computation::kReverse) return false;
+  int64_t tangents = 0, cotangents = 0;
+  Problems problems;
+  for (const std::string& name : wrt) {
+    const ValueId v = graph.FindNamed(name);
+    if (v == kNoValue) return false;  // for Vjp to tell
+    tangents = SaturatingAdd(tangents, graph.type(v).shape.num_elements());
+    if (graph.FindInput(name) != kNoValue) continue;
+    // A tangent there would contradict those of the values that it is computed from.
+    if (direction == Computation::kAuto) return false;
+    problems.Add(Reason::kInvalidSpec, "direction",
+                 absl::StrCat("FORWARD by \"", name,
+                              "\", which is neither an input nor an initialiser: use REVERSE"));
+  }
+  GW_RETURN_IF_ERROR(problems.ToStatus());
+  for (const GraphOutput& o : graph.outputs()) {
+    const TensorType& type = graph.type(o.value);
+    if (IsFloating(type.dtype)) cotangents = SaturatingAdd(cotangents, type.shape.num_elements());
+  }
+  return direction == Computation::kForward || tangents <= cotangents;
+}
+
 absl::StatusOr<Graph> Derive(const Graph& graph, const Computation& c,
                              const std::vector<std::string>& outputs,
                              const std::vector<std::string>& wrt) {
@@ -122,6 +148,10 @@ absl::StatusOr<Graph> Derive(const Graph& graph, const Computation& c,
       return Jvp(graph, wrt);
     case Computation::kHvp:
       return Hvp(graph, c.hvp_of_cotangents ? "" : outputs[0], wrt);
+    case Computation::kJacobian: {
+      GW_ASSIGN_OR_RETURN(const bool forward, IsForward(graph, c.direction, wrt));
+      return forward ? Jvp(graph, wrt) : Vjp(graph, wrt);
+    }
   }
   return absl::InternalError("unknown kind of computation");
 }

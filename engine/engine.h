@@ -44,15 +44,17 @@ struct LoadedModel {
 
 // What to compute of a model.
 struct Computation {
-  enum Kind { kValue, kGradient, kVjp, kJvp, kHvp };
+  // kJacobian is a Jvp or a Vjp, whichever has fewer elements to go through.
+  enum Kind { kValue, kGradient, kVjp, kJvp, kHvp, kJacobian };
   Kind kind = kValue;
   // Value names. kGradient, and kHvp without cotangents: exactly one scalar (default: the model's
-  // only output). kValue, kVjp, kJvp: default all of the model's outputs.
+  // only output). kValue, kVjp, kJvp, kJacobian: default all of the model's outputs.
   std::vector<std::string> outputs = {};
-  // kGradient, kVjp, kHvp: differentiate by these; kJvp: these carry tangents.
-  // Empty: DefaultWrt().
+  // kGradient, kVjp, kHvp, kJacobian: differentiate by these (empty: DefaultWrt()); kJvp: these
+  // carry tangents.
   std::vector<std::string> wrt = {};
   bool hvp_of_cotangents = false;  // kHvp: of the sum over outputs of <cotangent, output>
+  enum Direction { kAuto, kForward, kReverse } direction = kAuto;  // kJacobian
   Mode mode = Mode::kAsGraph;
   Precision precision = Precision::kAsGraph;
 };

@@ -13,6 +13,14 @@
 
 namespace gradwire::cli {
 
+// What the parts of a block are called.
+struct BlockNames {
+  const char* symbol;                       // in text: "J", "H"
+  const char *list, *row, *column, *block;  // in JSON
+};
+inline constexpr BlockNames kJacobianNames = {"J", "jacobians", "output", "wrt", "jacobian"};
+inline constexpr BlockNames kHessianNames = {"H", "hessians", "row", "column", "hessian"};
+
 struct Answer {
   // Name of the differentiated output in text: f in df/dx.
   std::string value_name;
@@ -23,6 +31,9 @@ struct Answer {
   std::vector<NamedTensors> vectors;
   const char* vectors_key = "";     // in JSON: "gradients", "tangents", "products"
   const char* vectors_symbol = "";  // in text: "J'", "J", "H"
+  // Of jacobian and hessian: by rows, each with the same columns.
+  std::vector<Block> blocks;
+  const BlockNames* block_names = nullptr;
   CallInfo info;
 };
 

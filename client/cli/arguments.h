@@ -26,6 +26,8 @@ enum class Command {
   kVjp,
   kJvp,
   kHvp,
+  kJacobian,
+  kHessian,
   kAnalyze,
   kMinimize,
   kTrain,
@@ -79,6 +81,7 @@ struct Arguments {
   std::vector<std::string> outputs;
   std::string output_name;
   std::optional<Loss> loss;
+  JacobianOptions::Direction direction = JacobianOptions::Direction::kAuto;
   CallOptions call;
   // What --deadline says, for calls that are not bounded where it does not.
   absl::Duration long_deadline = absl::InfiniteDuration();

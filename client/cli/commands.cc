@@ -65,6 +65,25 @@ Examples:
   gradwire hvp 'sum(x^3)' 'x=[1,2]' --vector 'x=[1,0]' --vector 'x=[0,1]' --output=json
 )";
 
+constexpr char kJacobianHelp[] = R"(
+Prints the outputs and one matrix: a row for each element of the outputs, a column for each element
+of what is differentiated by. JSON has a block for each pair of names, of shape [output..., wrt...].
+
+Examples:
+  gradwire jacobian 'x^2 * y' 'x=[1,2]' y=3
+  gradwire jacobian --model mlp.onnx x=@x.npy --outputs logits --wrt x --output=json
+)";
+
+constexpr char kHessianHelp[] = R"(
+Prints the scalar, its gradient and one matrix with a row and a column for each element of what is
+differentiated by. JSON has a block for each pair of names, of shape [row..., column...].
+
+Examples:
+  gradwire hessian '(1-x)^2 + 100*(y-x^2)^2' x=-1.5 y=0.25
+  gradwire hessian 'logsumexp(x)' 'x=[1,2,3]'
+  gradwire hessian --model mlp.onnx x=@x.npy target=@t.npy --loss mse --wrt bias --output=json
+)";
+
 constexpr char kAnalyzeHelp[] = R"(
 Lists every node that the server cannot compute or differentiate, with the way from the output that
 needs it. Inputs may be left out; then there are no costs. Exit code 1: something is in the way.
@@ -243,6 +262,10 @@ constexpr CommandRow kCommands[] = {
      AddComputeOptions, CheckCompute, RunCompute, true},
     {Command::kHvp, "", "hvp", "Compute a scalar, its gradient and K Hessian-vector products",
      kHvpHelp, AddComputeOptions, CheckCompute, RunCompute, true},
+    {Command::kJacobian, "", "jacobian", "Compute values and their whole Jacobian", kJacobianHelp,
+     AddComputeOptions, CheckCompute, RunCompute, true},
+    {Command::kHessian, "", "hessian", "Compute a scalar, its gradient and its whole Hessian",
+     kHessianHelp, AddComputeOptions, CheckCompute, RunCompute, true},
     {Command::kAnalyze, "", "analyze",
      "Say what a graph consists of, needs and costs, without running it", kAnalyzeHelp,
      AddComputeOptions, CheckCompute, RunAnalyze, true},

@@ -171,6 +171,37 @@ absl::StatusOr<Answer> Hvp(const Client& client, const ModelAndInputs& p,
   return answer;
 }
 
+absl::StatusOr<Answer> JacobianOf(const Client& client, const ModelAndInputs& p,
+                                  const Arguments& arguments) {
+  GW_ASSIGN_OR_RETURN(
+      JacobianResult result,
+      client.Jacobian(p.model, p.inputs,
+                      {arguments.outputs, arguments.wrt, arguments.direction, arguments.call}));
+  Answer answer;
+  answer.outputs = std::move(result.outputs);
+  answer.blocks = std::move(result.jacobians);
+  answer.block_names = &kJacobianNames;
+  answer.info = std::move(result.info);
+  return answer;
+}
+
+absl::StatusOr<Answer> HessianOf(const Client& client, const ModelAndInputs& p,
+                                 const Arguments& arguments) {
+  GW_ASSIGN_OR_RETURN(HessianResult result, client.Hessian(p.model, p.inputs,
+                                                           {.output = arguments.output_name,
+                                                            .loss = arguments.loss,
+                                                            .wrt = arguments.wrt,
+                                                            .call = arguments.call}));
+  Answer answer;
+  answer.value_name = ValueName(arguments, p.signature);
+  answer.value = std::move(result.value);
+  answer.gradients = std::move(result.gradients);
+  answer.blocks = std::move(result.hessians);
+  answer.block_names = &kHessianNames;
+  answer.info = std::move(result.info);
+  return answer;
+}
+
 absl::StatusOr<Answer> Compute(const Client& client, const ModelAndInputs& p,
                                const std::vector<NamedTensors>& vectors,
                                const Arguments& arguments) {
@@ -185,6 +216,10 @@ absl::StatusOr<Answer> Compute(const Client& client, const ModelAndInputs& p,
       return Jvp(client, p, vectors, arguments);
     case Command::kHvp:
       return Hvp(client, p, vectors, arguments);
+    case Command::kJacobian:
+      return JacobianOf(client, p, arguments);
+    case Command::kHessian:
+      return HessianOf(client, p, arguments);
     default:
       return absl::InternalError("no computation");
   }
@@ -200,16 +235,24 @@ void AddComputeOptions(Command command, CLI::App* app, RawArguments* raw) {
   if (const VectorOption* option = VectorOptionOf(command)) {
     AddList(app, option->name, &raw->vectors, "NAME=VALUE", option->help);
   }
-  if (command == Command::kEval || command == Command::kJvp) {
+  const bool is_jacobian = command == Command::kJacobian;
+  if (command == Command::kEval || command == Command::kJvp || is_jacobian) {
     AddList(app, "--outputs", &raw->outputs, "A,B", "Values to compute [all outputs]");
-  } else {
+  }
+  if (command != Command::kEval && command != Command::kJvp) {
     AddList(app, "--wrt", &raw->wrt, "A,B",
             "Differentiate by these [the parameters, else the inputs]");
   }
-  if (command == Command::kGrad || command == Command::kHvp || command == Command::kAnalyze) {
+  if (is_jacobian) {
+    AddText(app, "--direction", &raw->direction, "auto|forward|reverse",
+            "By columns or by rows [the fewer ones]");
+  }
+  const bool has_loss =
+      command == Command::kGrad || command == Command::kHvp || command == Command::kHessian;
+  if (has_loss || command == Command::kAnalyze) {
     AddText(app, "--output-name", &raw->output_name, "NAME", "The scalar f [the only output]");
   }
-  if (command == Command::kGrad || command == Command::kHvp) {
+  if (has_loss) {
     AddText(app, "--loss", &raw->loss, "NAME",
             "Loss of the output and the input `target`: mse, softmax_cross_entropy, ... is f");
     AddList(app, "--loss-setting", &raw->loss_settings, "NAME=NUMBER", "A setting of --loss");
@@ -245,6 +288,9 @@ absl::Status CheckCompute(const RawArguments& raw, Arguments* out) {
   GW_ASSIGN_OR_RETURN(const int mode, Choose("--mode", raw.mode, {"as_graph", "train", "eval"}));
   GW_ASSIGN_OR_RETURN(const int precision,
                       Choose("--precision", raw.precision, {"as_graph", "float", "double"}));
+  GW_ASSIGN_OR_RETURN(const int direction,
+                      Choose("--direction", raw.direction, {"auto", "forward", "reverse"}));
+  out->direction = static_cast<JacobianOptions::Direction>(direction);
   out->call.mode = static_cast<CallOptions::Mode>(mode);
   out->call.precision = static_cast<CallOptions::Precision>(precision);
   out->call.check_finite = raw.check_finite;

@@ -35,6 +35,7 @@ struct RawArguments {
   std::string loss;
   std::string loss_formula;
   std::vector<std::string> loss_settings;
+  std::string direction = "auto";
   std::string precision = "as_graph";
   std::string mode = "as_graph";
   std::string seed = "0";

@@ -142,6 +142,18 @@ std::string AnswerAsJson(const Answer& answer) {
     begin_field(answer.vectors_key);
     AppendVectors(answer.vectors, &out);
   }
+  if (answer.block_names != nullptr) {
+    const BlockNames& names = *answer.block_names;
+    begin_field(names.list);
+    const char* separator = "[";
+    for (const Block& block : answer.blocks) {
+      absl::StrAppend(&out, separator, "{\"", names.row, "\": ", StringAsJson(block.row), ", \"",
+                      names.column, "\": ", StringAsJson(block.column), ", \"", names.block,
+                      "\": ", TensorAsJson(block.values), "}");
+      separator = ", ";
+    }
+    out += answer.blocks.empty() ? "[]" : "]";
+  }
   begin_field("info");
   absl::StrAppend(&out, Dump(InfoAsJson(answer.info)), "}");
   return out;

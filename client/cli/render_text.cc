@@ -1,6 +1,7 @@
 #include "client/cli/render_text.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -57,6 +58,56 @@ std::vector<Line> LinesOf(const Answer& answer) {
   return lines;
 }
 
+// One side of a matrix: names, with the shapes of what they are of, and where each begins.
+struct Side {
+  std::vector<std::string> labels;
+  std::map<std::string, int64_t> begins;
+  int64_t size = 0;
+
+  void Add(const std::string& name, absl::Span<const int64_t> shape) {
+    if (!begins.try_emplace(name, size).second) return;
+    size += ElementsOf(shape);
+    labels.push_back(Printable(name));
+    if (!shape.empty()) absl::StrAppend(&labels.back(), "[", absl::StrJoin(shape, ","), "]");
+  }
+  static int64_t ElementsOf(absl::Span<const int64_t> shape) {
+    int64_t elements = 1;
+    for (const int64_t extent : shape) elements *= extent;
+    return elements;
+  }
+  std::string ToString() const { return absl::StrJoin(labels, ", "); }
+};
+
+// All blocks as one matrix.
+struct Matrix {
+  Side rows, columns;
+  Tensor values;
+};
+
+Matrix MatrixOf(const std::vector<Block>& blocks) {
+  Matrix out;
+  const auto column_shape = [](const Block& block) {
+    return absl::MakeConstSpan(block.values.shape().dims())
+        .subspan(static_cast<size_t>(block.row_rank));
+  };
+  for (const Block& block : blocks) {
+    out.rows.Add(block.row, absl::MakeConstSpan(block.values.shape().dims())
+                                .first(static_cast<size_t>(block.row_rank)));
+    out.columns.Add(block.column, column_shape(block));
+  }
+  out.values = Tensor(TensorType{DType::kDouble, Shape({out.rows.size, out.columns.size})});
+  for (const Block& block : blocks) {
+    const int64_t width = Side::ElementsOf(column_shape(block));
+    double* to = out.values.mutable_data<double>() +
+                 out.rows.begins.at(block.row) * out.columns.size +
+                 out.columns.begins.at(block.column);
+    for (int64_t i = 0; i < block.values.num_elements(); ++i) {
+      to[i / width * out.columns.size + i % width] = ElementAsDouble(block.values, i);
+    }
+  }
+  return out;
+}
+
 std::string InfoAsText(const CallInfo& info) {
   return NameTable({{"graph", info.graph_digest},
                     {"plan", absl::StrCat(info.plan_digest, info.cache_hit ? " (cached)" : "")},
@@ -72,7 +123,12 @@ std::string InfoAsText(const CallInfo& info) {
 }  // namespace
 
 std::string AnswerAsText(const Answer& answer, bool show_info, bool colour) {
-  const std::vector<Line> lines = LinesOf(answer);
+  std::vector<Line> lines = LinesOf(answer);
+  Matrix matrix;
+  if (answer.block_names != nullptr) {
+    matrix = MatrixOf(answer.blocks);
+    lines.push_back({answer.block_names->symbol, &matrix.values});
+  }
   size_t width = 0;
   for (const Line& line : lines) {
     if (line.label.size() <= kMaxLabelWidth) width = std::max(width, line.label.size());
@@ -84,6 +140,10 @@ std::string AnswerAsText(const Answer& answer, bool show_info, bool colour) {
                     colour ? kPlain : "", " = ");
     const auto indent = static_cast<int>(padding + line.label.size() + 3);
     absl::StrAppend(&out, FormatTensor(*line.value, {.indent = indent}), "\n");
+  }
+  if (answer.block_names != nullptr) {
+    absl::StrAppend(&out, "\nrows of ", answer.block_names->symbol, ": ", matrix.rows.ToString(),
+                    "\ncolumns: ", matrix.columns.ToString(), "\n");
   }
   if (show_info) absl::StrAppend(&out, "\n", InfoAsText(answer.info));
   return out;

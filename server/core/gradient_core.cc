@@ -39,6 +39,21 @@ const v1::Loss* LossOf(const Request& request) {
   return request.has_loss() ? &request.loss() : nullptr;
 }
 
+// Where the scalar of second-order requests comes from.
+template <typename Request>
+absl::Status CheckScalarOf(const Request& request) {
+  Problems problems;
+  if (request.has_cotangents() && !request.output().empty()) {
+    problems.Add(Reason::kInvalidSpec, "output",
+                 "output and cotangents are both set: expected one of them");
+  }
+  if (request.has_cotangents() && request.has_loss()) {
+    problems.Add(Reason::kInvalidSpec, "loss",
+                 "loss and cotangents are both set: expected one of them");
+  }
+  return problems.ToStatus();
+}
+
 // Tangents belong to inputs and initialisers; other names are known to the model too, but a tangent
 // there would contradict the value that the graph computes.
 absl::Status CheckTangentNames(const Pipeline& p, const std::vector<std::string>& names) {
@@ -147,13 +162,7 @@ absl::Status GradientCore::ComputeHvp(const v1::ComputeHvpRequest& request,
                                       v1::ComputeHvpResponse* response, Call& call) {
   return Compute(request, call, [&](Pipeline& p) -> absl::Status {
     const bool of_cotangents = request.has_cotangents();
-    if (of_cotangents && !request.output().empty()) {
-      return Error(Reason::kInvalidSpec,
-                   "output and cotangents are both set: expected one of them");
-    }
-    if (of_cotangents && request.has_loss()) {
-      return Error(Reason::kInvalidSpec, "loss and cotangents are both set: expected one of them");
-    }
+    GW_RETURN_IF_ERROR(CheckScalarOf(request));
     p.AddVectors("vectors", request.vectors());
     if (of_cotangents) p.AddSharedCotangents(request.cotangents());
     GW_RETURN_IF_ERROR(p.Load(LossOf(request), request.output()));
@@ -174,6 +183,62 @@ absl::Status GradientCore::ComputeHvp(const v1::ComputeHvpRequest& request,
             default:
               return response->mutable_value();
           }
+        },
+        response->mutable_info()));
+    if (of_cotangents) *response->mutable_value() = p.SharedCotangentSum();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status GradientCore::ComputeJacobian(const v1::ComputeJacobianRequest& request,
+                                           v1::ComputeJacobianResponse* response, Call& call) {
+  return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    using Direction = v1::ComputeJacobianRequest::Direction;
+    if (!Direction::Value_IsValid(request.direction())) {
+      return Error(Reason::kInvalidSpec,
+                   absl::StrCat("direction: got ", static_cast<int>(request.direction()),
+                                ", expected AUTO, FORWARD or REVERSE"));
+    }
+    GW_RETURN_IF_ERROR(p.Load());
+    GW_RETURN_IF_ERROR(
+        p.Prepare({.kind = Computation::kJacobian,
+                   .outputs = Unique(request.outputs()),
+                   .wrt = Unique(request.wrt()),
+                   .direction = static_cast<Computation::Direction>(request.direction())}));
+    return p.RunBasis(
+        [&](const std::string& row, const std::string& column) {
+          v1::Jacobian* block = response->add_jacobians();
+          block->set_output(row);
+          block->set_wrt(column);
+          return block->mutable_jacobian();
+        },
+        [&](Role, const std::string& name, int) { return &(*response->mutable_outputs())[name]; },
+        response->mutable_info());
+  });
+}
+
+absl::Status GradientCore::ComputeHessian(const v1::ComputeHessianRequest& request,
+                                          v1::ComputeHessianResponse* response, Call& call) {
+  return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    const bool of_cotangents = request.has_cotangents();
+    GW_RETURN_IF_ERROR(CheckScalarOf(request));
+    if (of_cotangents) p.AddSharedCotangents(request.cotangents());
+    GW_RETURN_IF_ERROR(p.Load(LossOf(request), request.output()));
+    GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kHvp,
+                                  .outputs = ScalarOf(request),
+                                  .wrt = Unique(request.wrt()),
+                                  .hvp_of_cotangents = of_cotangents}));
+    GW_RETURN_IF_ERROR(p.CheckSharedCotangentNames());
+    GW_RETURN_IF_ERROR(p.RunBasis(
+        [&](const std::string& row, const std::string& column) {
+          v1::Hessian* block = response->add_hessians();
+          block->set_row(row);
+          block->set_column(column);
+          return block->mutable_hessian();
+        },
+        [&](Role role, const std::string& name, int) {
+          return role == Role::kGradient ? &(*response->mutable_gradients())[name]
+                                         : response->mutable_value();
         },
         response->mutable_info()));
     if (of_cotangents) *response->mutable_value() = p.SharedCotangentSum();

@@ -45,6 +45,10 @@ class GradientCore {
                           Call& call);
   absl::Status ComputeHvp(const v1::ComputeHvpRequest& request, v1::ComputeHvpResponse* response,
                           Call& call);
+  absl::Status ComputeJacobian(const v1::ComputeJacobianRequest& request,
+                               v1::ComputeJacobianResponse* response, Call& call);
+  absl::Status ComputeHessian(const v1::ComputeHessianRequest& request,
+                              v1::ComputeHessianResponse* response, Call& call);
 
   // True where the thread that received `request` may run it: see QuickCalls. Sets call.quick_key,
   // by which the call is remembered.

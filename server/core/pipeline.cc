@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "engine/base/checked.h"
@@ -231,7 +232,10 @@ absl::Status Pipeline::Prepare(Computation computation) {
 }
 
 void Pipeline::ListOutputs() {
-  const bool reverse = vectors_.field == "cotangents";
+  const auto& inputs = prepared_.program->signature().inputs;
+  const bool reverse = std::any_of(inputs.begin(), inputs.end(), [](const SignatureEntry& e) {
+    return e.stage == Stage::kDirection && absl::StartsWith(e.name, NamePrefixes().cotangent);
+  });
   for (const SignatureEntry& entry : prepared_.program->signature().outputs) {
     auto [role, name] = RoleOf(entry.name);
     const bool per_vector =
@@ -305,32 +309,48 @@ int64_t Pipeline::LargestAbsentVector() const {
   return largest;
 }
 
+int64_t Pipeline::WireBytes(int64_t elements, DType dtype, const std::string& name) const {
+  const int64_t values = SaturatingMul(elements, readable() ? 8 : DTypeBytes(dtype));
+  return SaturatingAdd(values, kTensorOverheadBytes + static_cast<int64_t>(name.size()));
+}
+
+int64_t Pipeline::MemoryBytes(int64_t elements, DType dtype, const std::string& name) const {
+  const int64_t wire = WireBytes(elements, dtype, name);
+  return readable() ? SaturatingAdd(wire, SaturatingMul(elements, DTypeBytes(dtype))) : wire;
+}
+
 absl::Status Pipeline::Admit() {
   const auto& entries = prepared_.program->signature().outputs;
-  const int64_t arena = prepared_.program->cost().arena_bytes;
   int64_t reply = 0;    // on the wire
   int64_t buffers = 0;  // while it is computed
   for (size_t i = 0; i < outputs_.size(); ++i) {
-    const TensorType& type = entries[i].type;
+    const auto& [dtype, shape] = entries[i].type;
+    const std::string& name = outputs_[i].name;
+    const int64_t n = shape.num_elements();
     const int64_t times = outputs_[i].per_vector ? num_vectors() : 1;
-    const int64_t rest = kTensorOverheadBytes + static_cast<int64_t>(outputs_[i].name.size());
-    const int64_t values = readable() ? SaturatingMul(type.shape.num_elements(), 8) : 0;
-    const int64_t wire = SaturatingAdd(readable() ? values : type.bytes(), rest);
-    const int64_t memory = SaturatingAdd(SaturatingAdd(values, type.bytes()), rest);
-    buffers = SaturatingAdd(buffers, SaturatingMul(memory, times));
-    if (!outputs_[i].hidden) reply = SaturatingAdd(reply, SaturatingMul(wire, times));
+    buffers = SaturatingAdd(buffers, SaturatingMul(MemoryBytes(n, dtype, name), times));
+    if (outputs_[i].hidden) continue;
+    reply = SaturatingAdd(reply, SaturatingMul(WireBytes(n, dtype, name), times));
   }
-  const int64_t zeros = LargestAbsentVector();
+  return AdmitBytes(reply, buffers, LargestAbsentVector());
+}
+
+absl::Status Pipeline::CheckReplyBytes(int64_t reply) const {
+  if (reply <= max_message_bytes_) return absl::OkStatus();
+  return Error(Reason::kResultTooLarge,
+               absl::StrCat("the reply would have ", reply, " bytes, the limit is ",
+                            max_message_bytes_, "; ask for fewer or smaller results"));
+}
+
+// `zeros` is the size of the buffer that stands for tensors left out.
+absl::Status Pipeline::AdmitBytes(int64_t reply, int64_t buffers, int64_t zeros) {
+  const int64_t arena = prepared_.program->cost().arena_bytes;
   const bool own_zeros = zeros > static_cast<int64_t>(sizeof(kZeros));
   if (own_zeros) buffers = SaturatingAdd(buffers, zeros);
 
   // What can never fit is told first: it is no use trying again with a smaller reply.
   GW_RETURN_IF_ERROR(call_.memory.CheckPossible(SaturatingAdd(buffers, arena), "the call"));
-  if (reply > max_message_bytes_) {
-    return Error(Reason::kResultTooLarge,
-                 absl::StrCat("the reply would have ", reply, " bytes, the limit is ",
-                              max_message_bytes_, "; ask for fewer or smaller results"));
-  }
+  GW_RETURN_IF_ERROR(CheckReplyBytes(reply));
   GW_RETURN_IF_ERROR(call_.memory.Grow(buffers, "the reply"));
   GW_RETURN_IF_ERROR(call_.workspace->Admit(arena));
   if (own_zeros) {
@@ -468,6 +488,7 @@ absl::Status Pipeline::Run(Route route, v1::ComputeInfo* info) {
         program.Run(bindings, context, k == 0 ? Stage::kConstant : Stage::kDirection));
     if (k > 0) CopySharedResults(k, route);
   }
+  runs_ = num_vectors();
   call_.compute_time = absl::Now() - start;
   if (readable()) MakeReplyReadable(route);
   FillInfo(info);
@@ -496,7 +517,7 @@ v1::Tensor Pipeline::SharedCotangentSum() const {
 
 bool Pipeline::quick() const {
   const Cost& cost = prepared_.program->cost();
-  return cost.estimated_seconds * num_vectors() < kQuickSeconds &&
+  return cost.estimated_seconds * static_cast<double>(runs_) < kQuickSeconds &&
          cost.arena_bytes <= kQuickArenaBytes;
 }
 
@@ -513,7 +534,7 @@ void Pipeline::FillInfo(v1::ComputeInfo* info) const {
   *info->mutable_queue_time() = wire(call_.queue_time);
   *info->mutable_compute_time() = wire(call_.compute_time);
   info->set_peak_bytes(program.cost().arena_bytes);
-  info->set_flops(SaturatingMul(program.cost().flops, num_vectors()));
+  info->set_flops(SaturatingMul(program.cost().flops, runs_));
   info->set_threads(program.threads());
   info->set_engine_version(std::string(Engine::version()));
   info->set_cpu_isa(engine_.isa());

@@ -57,6 +57,9 @@ enum class Role { kOutput, kGradient, kTangent, kProduct };
 // Where result `name` goes, for vector k (0 where all vectors share it).
 using Route = absl::FunctionRef<v1::Tensor*(Role role, const std::string& name, int k)>;
 
+// A new block of a Jacobian (row: an output, column: a wrt) or of a Hessian.
+using AddBlock = absl::FunctionRef<v1::Tensor*(const std::string& row, const std::string& column)>;
+
 class Pipeline {
  public:
   // `graphs` finds the models that are named; null: there are none.
@@ -94,6 +97,9 @@ class Pipeline {
 
   // Admits the call by its exact bytes, binds, and runs every vector on one forward pass.
   absl::Status Run(Route route, v1::ComputeInfo* info);
+  // Instead of Run, where no vectors were added: each unit vector is one, on one forward pass. The
+  // blocks come in the order of prepared(), row by row; `route` is asked for the rest.
+  absl::Status RunBasis(AddBlock add_block, Route route, v1::ComputeInfo* info);
   // After Run: the sum over outputs of <shared cotangent, output>.
   v1::Tensor SharedCotangentSum() const;
   // After Run: small enough for the thread that received the call.
@@ -118,12 +124,32 @@ class Pipeline {
   void CheckVectorTypes(const std::string& where, const NamedViews& views, absl::string_view prefix,
                         Problems* problems) const;
   int num_vectors() const { return vectors_.views.empty() ? 1 : int(vectors_.views.size()); }
+  std::string NameOfDirection(size_t input) const;
   bool readable() const { return parts_.options->readable(); }
+
+  // The inputs that carry unit vectors, and the results of each: in a Jacobian by reverse mode and
+  // in a Hessian a direction is a row of blocks, by forward mode a column.
+  struct Basis {
+    std::vector<size_t> directions;  // into the program's inputs
+    std::vector<size_t> results;     // into outputs_
+    bool forward = false;
+    std::vector<v1::Tensor*> blocks;  // [direction][result]
+  };
 
   void ListOutputs();
   absl::string_view VectorPrefix() const;
   int64_t LargestAbsentVector() const;
+  // Bytes of one of the results on the wire, and while it is computed.
+  int64_t WireBytes(int64_t elements, DType dtype, const std::string& name) const;
+  int64_t MemoryBytes(int64_t elements, DType dtype, const std::string& name) const;
   absl::Status Admit();
+  absl::Status CheckReplyBytes(int64_t reply) const;
+  absl::Status AdmitBytes(int64_t reply, int64_t buffers, int64_t zeros);
+  Basis ListBasis() const;
+  absl::StatusOr<TensorType> BlockType(const Basis& basis, size_t d, size_t r) const;
+  absl::Status AdmitBasis(const Basis& basis);
+  absl::Status StartBlocks(AddBlock add_block, Basis* basis);
+  absl::Status RunDirections(const Basis& basis, Bindings* bindings, RunContext& context);
   absl::Status BindInputs(Bindings* bindings);
   absl::StatusOr<const void*> BindInput(const SignatureEntry& entry);
   absl::StatusOr<const void*> BindView(const SignatureEntry& entry, const TensorView* view);
@@ -152,6 +178,7 @@ class Pipeline {
   std::shared_ptr<const LoadedModel> loaded_;
   Prepared prepared_;
   absl::Duration prepare_time_;
+  int64_t runs_ = 1;  // of the direction stage
 
   std::vector<Output> outputs_;
   std::vector<Tensor> hidden_;  // by output; those that are hidden

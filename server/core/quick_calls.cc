@@ -78,5 +78,13 @@ uint64_t QuickKey(const v1::ComputeHvpRequest& request) {
   return KeyOf(5, request, request.output(), request.has_cotangents(),
                Key(request.cotangents().tensors()), Key(request.vectors()), Key(request.wrt()));
 }
+uint64_t QuickKey(const v1::ComputeJacobianRequest& request) {
+  return KeyOf(6, request, Key(request.outputs()), Key(request.wrt()),
+               static_cast<int>(request.direction()));
+}
+uint64_t QuickKey(const v1::ComputeHessianRequest& request) {
+  return KeyOf(7, request, request.output(), request.has_cotangents(),
+               Key(request.cotangents().tensors()), Key(request.wrt()));
+}
 
 }  // namespace gradwire::server

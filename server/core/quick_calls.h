@@ -39,6 +39,8 @@ uint64_t QuickKey(const v1::ComputeGradientRequest& request);
 uint64_t QuickKey(const v1::ComputeVjpRequest& request);
 uint64_t QuickKey(const v1::ComputeJvpRequest& request);
 uint64_t QuickKey(const v1::ComputeHvpRequest& request);
+uint64_t QuickKey(const v1::ComputeJacobianRequest& request);
+uint64_t QuickKey(const v1::ComputeHessianRequest& request);
 
 }  // namespace gradwire::server
 

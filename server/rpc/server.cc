@@ -173,6 +173,8 @@ struct Server::State {
     gradient.Add("ComputeVjp", &gradient_core, &GradientCore::ComputeVjp);
     gradient.Add("ComputeJvp", &gradient_core, &GradientCore::ComputeJvp);
     gradient.Add("ComputeHvp", &gradient_core, &GradientCore::ComputeHvp);
+    gradient.Add("ComputeJacobian", &gradient_core, &GradientCore::ComputeJacobian);
+    gradient.Add("ComputeHessian", &gradient_core, &GradientCore::ComputeHessian);
     Service& graph = AddService(v1::GraphService::service_full_name());
     graph.Add("CreateGraph", &graphs, &GraphStore::CreateGraph);
     graph.Add("GetGraph", &graphs, &GraphStore::GetGraph);

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 """Runs a folder of outside conformance cases against a gradwire-server over gRPC.
 
-    tests/conformance/run_cases.py DIR [--bin build/dev/bin] [--only SUBSTRING] [--verbose] [--server ADDR]
+    tests/conformance/run_cases.py DIR [--roads all] [--bin build/dev/bin] [--only SUBSTRING] [--verbose]
 
 Each case asks for outputs and gradients (ComputeVjp), J v (ComputeJvp) and H v (ComputeHvp); cases.py says what a
-case holds and judges. An answer of "not supported" is counted apart from a wrong one. Prints how many passed, were
+case holds and judges. With --roads all also for the same numbers by the other rpcs, where the case is small enough:
+the gradient of a scalar (ComputeGradient), cotangents times all rows of the Jacobian (ComputeJacobian, forward and
+reverse) and all columns of the Hessian times v (ComputeHessian). An answer of "not supported" is counted apart from a wrong one. Prints how many passed, were
 wrong and are not supported: by source and tier, by dtype, and by op where not all passed, with the reasons. Ends 0
 if no answer was wrong and no refusal lacked a reason.
 """
@@ -24,6 +26,8 @@ REFUSALS = {"UNSUPPORTED_OP", "UNSUPPORTED_OPSET", "DTYPE_UNSUPPORTED", "NOT_DIF
 DTYPES = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9,
           "float16": 10, "float64": 11, "uint32": 12, "uint64": 13, "bfloat16": 16}
 NUMPY = {n: np.dtype(d) for d, n in DTYPES.items() if d != "bfloat16"}
+# Of a Jacobian or Hessian that a case is asked for whole.
+MOST_ELEMENTS, MOST_RUNS = 200_000, 600
 VERDICTS = ("passed", "wrong", "unsupported")
 
 
@@ -32,7 +36,8 @@ class Refused(Exception):
 
 
 class Runner:
-    def __init__(self, address, harness):
+    def __init__(self, address, harness, all_roads):
+        self.all_roads, self.roads = all_roads, collections.Counter()
         import grpc
         from gradwire.v1 import gradient_service_pb2, gradient_service_pb2_grpc, model_pb2, tensor_pb2
         self.grpc, self.harness = grpc, harness
@@ -88,10 +93,52 @@ class Runner:
             out["hvp"] = self.arrays(reply.products[0].tensors)
         return out
 
+    def other_roads(self, case):
+        """[(road, kind, {name: array})] of the same numbers, asked for in other ways."""
+        m, pb, out = case.meta, self.pb, []
+        common = {"model": self.model.Model(onnx=case.model),
+                  "inputs": {n: self.tensor(case.inputs[n], t["dtype"]) for n, t in m["inputs"].items()}}
+        wrt, cotangents = list(m.get("grads", {})), case.cotangents
+        width = sum(case.expected["grads"][n].size for n in wrt)
+        height = sum(a.size for a in cotangents.values())
+        if not wrt or not width:
+            return out
+        if len(cotangents) == 1 == height:
+            (output, cotangent), = cotangents.items()
+            reply = self.call(self.stub.ComputeGradient, pb.ComputeGradientRequest(
+                **common, output=output, wrt=wrt))
+            out.append(("ComputeGradient", "grads", {n: a.astype(np.float64) * float(np.reshape(cotangent, ()))
+                                                     for n, a in self.arrays(reply.gradients).items()}))
+        if cotangents and width * height <= MOST_ELEMENTS and max(width, height) <= MOST_RUNS:
+            for direction in ("FORWARD", "REVERSE"):
+                reply = self.call(self.stub.ComputeJacobian, pb.ComputeJacobianRequest(
+                    **common, outputs=list(cotangents), wrt=wrt, direction=direction))
+                sums = dict.fromkeys(wrt, 0.0)
+                for block in reply.jacobians:
+                    jacobian = self.arrays({"": block.jacobian})[""].astype(np.float64)
+                    cotangent = np.asarray(cotangents[block.output], np.float64)
+                    sums[block.wrt] = sums[block.wrt] + np.tensordot(cotangent, jacobian, cotangent.ndim)
+                out.append((f"ComputeJacobian {direction}", "grads", sums))
+        if case.tangents and m.get("hvp"):
+            names = list(case.tangents)
+            size = sum(a.size for a in case.tangents.values())
+            if size <= MOST_RUNS and size * size <= MOST_ELEMENTS:
+                reply = self.call(self.stub.ComputeHessian, pb.ComputeHessianRequest(
+                    **common, wrt=names, cotangents=self.map(
+                        cotangents, lambda n, a: m["outputs"][n]["dtype"])))
+                sums = dict.fromkeys(names, 0.0)
+                for block in reply.hessians:
+                    hessian = self.arrays({"": block.hessian})[""].astype(np.float64)
+                    v = np.asarray(case.tangents[block.column], np.float64)
+                    sums[block.row] = sums[block.row] + np.tensordot(hessian, v, v.ndim)
+                out.append(("ComputeHessian", "hvp", sums))
+        return out
+
     def run(self, case):
         """(verdict, why)"""
         try:
             answers = self.answers(case)
+            others = self.other_roads(case) if self.all_roads else []
         except Refused as refused:
             code, reason, details = refused.args
             known = code == "INVALID_ARGUMENT" and reason in REFUSALS
@@ -99,6 +146,10 @@ class Runner:
         if not case.meta.get("grads_reliable", True):
             answers.pop("grads", None)
         wrong = [line for kind, got in answers.items() for line in case.judge(kind, got)]
+        for road, kind, got in others:
+            self.roads[road] += 1
+            if kind in answers:
+                wrong += [f"by {road}: {line}" for line in case.judge(kind, got)]
         return ("wrong", "; ".join(wrong)) if wrong else ("passed", "")
 
 
@@ -150,6 +201,8 @@ def run(args, runner):
         total.update(counts)
     if not total:
         sys.exit(f"run_cases: no case was found in {args.dir}")
+    if runner.roads:
+        print("\nother roads: " + ", ".join(f"{road} {count}" for road, count in sorted(runner.roads.items())))
     print("\nconformance cases: " + ", ".join(f"{total[v]} {v}" for v in VERDICTS))
     return len(wrong)
 
@@ -160,6 +213,7 @@ def main():
     parser.add_argument("--bin", default=os.environ.get("GRADWIRE_BIN"), help="where the built programs are")
     parser.add_argument("--server", help="a server that runs; default: one is started")
     parser.add_argument("--only", default="", help="only cases whose path contains this")
+    parser.add_argument("--roads", choices=["few", "all"], default="few", help="by which rpcs [few]")
     parser.add_argument("--verbose", action="store_true", help="a line for each case")
     args = parser.parse_args()
     source = os.path.abspath(os.path.join(HERE, "..", ".."))
@@ -171,7 +225,7 @@ def main():
     server = None if args.server else harness.Server()
     status = 0
     try:
-        wrong = run(args, Runner(args.server or server.address, harness))
+        wrong = run(args, Runner(args.server or server.address, harness, args.roads == "all"))
     finally:
         if server:
             status = server.stop()

@@ -5,6 +5,8 @@ import pathlib
 import tempfile
 import unittest
 
+import numpy as np
+
 import harness
 
 SEED = """
@@ -73,6 +75,45 @@ class SeedGradientTest(harness.ServerTestCase):
                                    "--vector", "y=1", "--vector", "x=2")
         self.assertEqual([p["x"]["data"] for p in reply["products"]], [[13], [24]])
         self.assertEqual([p["y"]["data"] for p in reply["products"]], [[1], [2]])
+
+    def test_the_hessian_of_rosenbrock_is_a_table_of_exact_numbers(self):
+        shown = self.gradwire("hessian", "(1-x)^2 + 100*(y-x^2)^2", "x=-1.5", "y=0.25").stdout
+        self.assertIn("H = [[2602,  600],\n         [ 600,  200]]", shown)
+        self.assertIn("rows of H: x, y\n", shown)
+        reply = self.gradwire_json("hessian", "(1-x)^2 + 100*(y-x^2)^2", "x=-1.5", "y=0.25")
+        self.assertEqual([(h["row"], h["column"], h["hessian"]["data"]) for h in reply["hessians"]],
+                         [("x", "x", [2602]), ("x", "y", [600]), ("y", "x", [600]), ("y", "y", [200])])
+
+    def test_jacobians_are_one_matrix_for_people_and_blocks_for_programs(self):
+        shown = self.gradwire("jacobian", "u = x^2 * y; v = x; return u, v", "x=[1,2]", "y=3").stdout
+        self.assertIn("J = [[ 6,  0,  1],\n     [ 0, 12,  4],\n     [ 1,  0,  0],\n     [ 0,  1,  0]]", shown)
+        self.assertIn("rows of J: u[2], v[2]\ncolumns: x[2], y\n", shown)
+        reply = self.gradwire_json("jacobian", "sum(x^2)", "x=[1,2]", "--direction", "forward")
+        self.assertEqual([(j["output"], j["wrt"], j["jacobian"]["data"]) for j in reply["jacobians"]],
+                         [("f", "x", [2, 4])])
+
+    # Second derivatives by hand, in f64.
+    def test_hessians_agree_with_closed_forms(self):
+        def hessian(formula, wrt, *inputs):
+            data = self.gradwire_json("hessian", formula, *inputs, "--wrt", wrt)["hessians"][0]["hessian"]
+            return np.array(data["data"]).reshape(data["shape"])
+
+        def text(array):
+            return json.dumps(np.asarray(array).tolist())
+
+        rng = np.random.default_rng(3)
+        x, a = rng.normal(size=4), rng.normal(size=(4, 4))
+        got = hessian("sum(x * (a @ x))", "x", f"x={text(x)}", f"a={text(a)}")
+        np.testing.assert_allclose(got, a + a.T, rtol=1e-12, atol=1e-12)
+        p = np.exp(x) / np.exp(x).sum()
+        np.testing.assert_allclose(hessian("logsumexp(x)", "x", f"x={text(x)}"), np.diag(p) - np.outer(p, p),
+                                   rtol=1e-12, atol=1e-12)
+        rows, t = rng.normal(size=(20, 4)), rng.integers(0, 2, 20)
+        s = 1 / (1 + np.exp(-rows @ x))
+        fisher = rows.T @ np.diag(s * (1 - s)) @ rows
+        got = hessian("sum(softplus(r @ w) - t * (r @ w))", "w", f"w={text(x)}", f"r={text(rows)}",
+                      f"t={text(t.astype(float))}")
+        np.testing.assert_allclose(got, fisher, rtol=1e-12, atol=1e-12)
 
     def test_forward_and_reverse_mode_agree(self):
         vjp = self.gradwire_json("vjp", "sin(x)*y", "x=[1,2]", "y=[3,4]", "--cotangent", "f=[1,1]")

@@ -43,6 +43,8 @@ constexpr const char* kRpcs[] = {
     "GradientService.ComputeVjp(ComputeVjpRequest) returns (ComputeVjpResponse)",
     "GradientService.ComputeJvp(ComputeJvpRequest) returns (ComputeJvpResponse)",
     "GradientService.ComputeHvp(ComputeHvpRequest) returns (ComputeHvpResponse)",
+    "GradientService.ComputeJacobian(ComputeJacobianRequest) returns (ComputeJacobianResponse)",
+    "GradientService.ComputeHessian(ComputeHessianRequest) returns (ComputeHessianResponse)",
     "GraphService.CreateGraph(CreateGraphRequest) returns (Graph)",
     "GraphService.GetGraph(GetGraphRequest) returns (Graph)",
     "GraphService.ListGraphs(ListGraphsRequest) returns (ListGraphsResponse)",

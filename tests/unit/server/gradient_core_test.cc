@@ -379,6 +379,121 @@ TEST_F(RefusedTest, Vectors) {
            Reason::kUnknownOutput, "cotangents.q"}});
 }
 
+TEST_F(RefusedTest, JacobianAndHessian) {
+  const std::string seed = kSeed;
+  Expect(&GradientCore::ComputeJacobian,
+         {{"direction", seed + "direction: 7", Reason::kInvalidSpec, "direction"},
+          {"wrt", seed + "wrt: 'nope'", Reason::kUnknownWrt, "nope"},
+          {"output", seed + "outputs: 'nope'", Reason::kUnknownOutput, "nope"},
+          {"forward by a value in between",
+           "model { expression: 'u = x^2; u*x' } inputs { key: 'x' value { values: 2 } }"
+           "wrt: 'u' direction: FORWARD",
+           Reason::kInvalidSpec, "use REVERSE"}});
+  Expect(&GradientCore::ComputeHessian,
+         {{"scalar", kVector, Reason::kNotScalar, ""},
+          {"both", seed + "output: 'f' cotangents {}", Reason::kInvalidSpec, "both"},
+          {"cotangent", seed + "cotangents { tensors { key: 'q' value { values: 1 } } }",
+           Reason::kUnknownOutput, "cotangents.q"}});
+}
+
+// 8 * 2000^2 bytes are above the limit of a reply, though the call's memory would do.
+TEST_F(GradientCoreTest, AHessianThatIsTooLargeIsRefusedBeforeItIsComputed) {
+  std::string x = "inputs { key: 'x' value { shape: 2000 ";
+  for (int i = 0; i < 2000; ++i) x += "values: 1 ";
+  v1::ComputeHessianResponse reply;
+  const absl::Status status =
+      Run(&GradientCore::ComputeHessian, "model { expression: 'sum(x^3)' }" + x + "} }", &reply);
+  EXPECT_TRUE(HasReason(status, Reason::kResultTooLarge)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("bytes, the limit is 4194304"));
+}
+
+TEST_F(GradientCoreTest, JacobiansHaveABlockForEachPairInBothDirections) {
+  for (const char* direction : {"AUTO", "FORWARD", "REVERSE"}) {
+    v1::ComputeJacobianResponse reply;
+    ASSERT_EQ(Run(&GradientCore::ComputeJacobian,
+                  absl::StrCat(R"pb(
+                                 model { expression: "u = x^2 * y; v = 3*x; return u, v" }
+                                 inputs {
+                                   key: "x"
+                                   value {
+                                     shape: 2
+                                     values: [ 1, 2 ]
+                                   }
+                                 }
+                                 inputs {
+                                   key: "y"
+                                   value { values: 5 }
+                                 }
+                                 direction:
+                               )pb",
+                               direction),
+                  &reply),
+              absl::OkStatus());
+    ASSERT_EQ(reply.jacobians_size(), 4) << direction;
+    const auto block = [&](int i) {
+      return reply.jacobians(i).output() + reply.jacobians(i).wrt();
+    };
+    EXPECT_EQ(block(0), "ux");
+    EXPECT_EQ(block(1), "uy");
+    EXPECT_EQ(block(2), "vx");
+    EXPECT_EQ(block(3), "vy");
+    EXPECT_THAT(Doubles(reply.jacobians(0).jacobian()), ElementsAre(10, 0, 0, 20));
+    EXPECT_THAT(reply.jacobians(0).jacobian().shape(), ElementsAre(2, 2));
+    EXPECT_THAT(Doubles(reply.jacobians(1).jacobian()), ElementsAre(1, 4));
+    EXPECT_THAT(Doubles(reply.jacobians(2).jacobian()), ElementsAre(3, 0, 0, 3));
+    EXPECT_THAT(Doubles(reply.jacobians(3).jacobian()), ElementsAre(0, 0));
+    EXPECT_THAT(Doubles(reply.outputs().at("u")), ElementsAre(5, 20));
+  }
+}
+
+TEST_F(GradientCoreTest, TheHessianOfRosenbrockIsExact) {
+  v1::ComputeHessianResponse reply;
+  ASSERT_EQ(Run(&GradientCore::ComputeHessian, R"pb(
+                  model { expression: "(1-x)^2 + 100*(y-x^2)^2" }
+                  inputs {
+                    key: "x"
+                    value { values: -1.5 }
+                  }
+                  inputs {
+                    key: "y"
+                    value { values: 0.25 }
+                  })pb",
+                &reply),
+            absl::OkStatus());
+  EXPECT_THAT(Doubles(reply.value()), ElementsAre(406.25));
+  EXPECT_THAT(Doubles(reply.gradients().at("x")), ElementsAre(-1205));
+  std::vector<std::string> blocks;
+  std::vector<double> values;
+  for (const v1::Hessian& h : reply.hessians()) {
+    blocks.push_back(h.row() + h.column());
+    values.push_back(Doubles(h.hessian()).at(0));
+  }
+  EXPECT_THAT(blocks, ElementsAre("xx", "xy", "yx", "yy"));
+  EXPECT_THAT(values, ElementsAre(2602, 600, 600, 200));
+}
+
+TEST_F(GradientCoreTest, AHessianOfCotangentsIsThatOfTheirSum) {
+  v1::ComputeHessianResponse reply;
+  ASSERT_EQ(Run(&GradientCore::ComputeHessian, std::string(kVector) + R"pb(
+                  cotangents {
+                    tensors {
+                      key: "f"
+                      value {
+                        shape: 2
+                        values: [ 10, 100 ]
+                      }
+                    }
+                  }
+                  wrt: "x"
+                )pb",
+                &reply),
+            absl::OkStatus());
+  EXPECT_THAT(Doubles(reply.value()), ElementsAre(810));
+  EXPECT_THAT(Doubles(reply.gradients().at("x")), ElementsAre(30, 1200));
+  ASSERT_EQ(reply.hessians_size(), 1);
+  EXPECT_THAT(Doubles(reply.hessians(0).hessian()), ElementsAre(60, 0, 0, 1200));
+}
+
 TEST_F(GradientCoreTest, NamesEveryBadTensorAtOnce) {
   v1::EvaluateResponse reply;
   const absl::Status status = Run(&GradientCore::Evaluate, R"pb(
