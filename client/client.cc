@@ -20,6 +20,7 @@ void SetOptions(const CallOptions& options, v1::ComputeOptions* out) {
   out->set_precision(static_cast<v1::ComputeOptions::Precision::Value>(options.precision));
   out->set_seed(options.seed);
   out->set_check_finite(options.check_finite);
+  out->mutable_batch()->Assign(options.batch.begin(), options.batch.end());
 }
 
 using WireTensors = google::protobuf::Map<std::string, v1::Tensor>;
@@ -276,6 +277,7 @@ absl::StatusOr<GradientResult> Client::Gradient(const ModelSource& model,
   request.set_output(options.output);
   SetNames(options.wrt, request.mutable_wrt());
   GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
+  request.set_per_example(options.per_example);
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeGradient,
                           request, options.call.deadline, &response));
   GradientResult result;

@@ -56,6 +56,8 @@ struct CallOptions {
   Precision precision = Precision::kAsGraph;
   uint64_t seed = 0;
   bool check_finite = false;
+  // Inputs with an extra leading axis of points; the results have it too.
+  std::vector<std::string> batch = {};
   // How long the call may take, all tries together. absl::InfiniteDuration() waits for ever.
   absl::Duration deadline = absl::Seconds(60);
 };
@@ -79,6 +81,7 @@ struct GradientOptions {
   std::vector<std::string> wrt;  // default: the floating initialisers, else the floating inputs
   CallOptions call = {};
   std::optional<Loss> loss = {};
+  bool per_example = false;  // for each row of the model's batch axis apart
 };
 
 struct VjpOptions {

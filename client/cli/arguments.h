@@ -81,6 +81,7 @@ struct Arguments {
   std::vector<std::string> outputs;
   std::string output_name;
   std::optional<Loss> loss;
+  bool per_example = false;
   JacobianOptions::Direction direction = JacobianOptions::Direction::kAuto;
   CallOptions call;
   // What --deadline says, for calls that are not bounded where it does not.

@@ -41,6 +41,7 @@ Examples:
   gradwire grad 'x^2*y + y^3' x=2 y=3
   gradwire grad 'sum(w * x^2)' 'x=[1,2,3]' w=@w.npy --wrt w
   gradwire grad --model loss.onnx images=@x.npy labels=@y.npy --output-name loss --precision double
+  gradwire grad 'x^2*y' 'x=[1,2,3]' y=5 --batch x
 )";
 
 constexpr char kVjpHelp[] = R"(

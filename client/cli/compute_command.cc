@@ -115,9 +115,10 @@ absl::StatusOr<Answer> Eval(const Client& client, const ModelAndInputs& p,
 
 absl::StatusOr<Answer> Grad(const Client& client, const ModelAndInputs& p,
                             const Arguments& arguments) {
-  GW_ASSIGN_OR_RETURN(GradientResult result, client.Gradient(p.model, p.inputs,
-                                                             {arguments.output_name, arguments.wrt,
-                                                              arguments.call, arguments.loss}));
+  GW_ASSIGN_OR_RETURN(GradientResult result,
+                      client.Gradient(p.model, p.inputs,
+                                      {arguments.output_name, arguments.wrt, arguments.call,
+                                       arguments.loss, arguments.per_example}));
   Answer answer;
   answer.value_name = ValueName(arguments, p.signature);
   answer.value = std::move(result.value);
@@ -262,6 +263,12 @@ void AddComputeOptions(Command command, CLI::App* app, RawArguments* raw) {
   AddText(app, "--precision", &raw->precision, "as_graph|float|double", "Arithmetic [as_graph]");
   AddText(app, "--mode", &raw->mode, "as_graph|train|eval", "Dropout and the like [as_graph]");
   if (command == Command::kAnalyze) return;
+  AddList(app, "--batch", &raw->batch, "A,B",
+          "Inputs with an extra leading axis of points; so have the results");
+  if (command == Command::kGrad) {
+    app->add_flag("--per-example", raw->per_example,
+                  "A gradient for each row of the model's batch axis");
+  }
   AddText(app, "--seed", &raw->seed, "N", "Key of random draws [0]");
   app->add_flag("--check-finite", raw->check_finite, "Fail where a result is NaN or infinite");
   app->add_flag("--info", raw->info, "Show how it was computed (json always does)");
@@ -294,6 +301,8 @@ absl::Status CheckCompute(const RawArguments& raw, Arguments* out) {
   out->call.mode = static_cast<CallOptions::Mode>(mode);
   out->call.precision = static_cast<CallOptions::Precision>(precision);
   out->call.check_finite = raw.check_finite;
+  out->call.batch = SplitNames(raw.batch);
+  out->per_example = raw.per_example;
   if (!absl::SimpleAtoi(raw.seed, &out->call.seed)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--seed: got '", raw.seed, "', expected a whole number from 0 to 2^64-1"));

@@ -36,6 +36,8 @@ struct RawArguments {
   std::string loss_formula;
   std::vector<std::string> loss_settings;
   std::string direction = "auto";
+  std::vector<std::string> batch;
+  bool per_example = false;
   std::string precision = "as_graph";
   std::string mode = "as_graph";
   std::string seed = "0";

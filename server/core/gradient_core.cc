@@ -107,6 +107,7 @@ absl::Status GradientCore::Evaluate(const v1::EvaluateRequest& request,
 absl::Status GradientCore::ComputeGradient(const v1::ComputeGradientRequest& request,
                                            v1::ComputeGradientResponse* response, Call& call) {
   return Compute(request, call, [&](Pipeline& p) -> absl::Status {
+    if (request.per_example()) p.SplitRows();
     GW_RETURN_IF_ERROR(p.Load(LossOf(request), request.output()));
     GW_RETURN_IF_ERROR(p.Prepare({.kind = Computation::kGradient,
                                   .outputs = ScalarOf(request),

@@ -170,7 +170,82 @@ absl::Status Pipeline::Load() {
   GW_ASSIGN_OR_RETURN(const ModelBytes model, FindModel());
   GW_ASSIGN_OR_RETURN(loaded_, engine_.LoadModel(model.format, model.bytes, inputs_));
   prepare_time_ = absl::Now() - start;
-  return absl::OkStatus();
+  return FindPoints();
+}
+
+// The inputs that have a row for each example, where `batch` does not say.
+absl::StatusOr<std::vector<std::string>> Pipeline::NamesWithRows() const {
+  std::vector<std::string> names;
+  for (const ModelInput& input : model().inputs) {
+    const std::string& name = model().value_names[static_cast<size_t>(input.value)];
+    const bool is_open = input.dims && !input.dims->empty() && input.dims->front().extent < 0;
+    if (is_open && inputs_.contains(name)) names.push_back(name);
+  }
+  if (names.empty()) {
+    return Error(Reason::kInvalidSpec,
+                 "per_example: the model leaves no input's first extent open; name the inputs "
+                 "that have a batch axis in options.batch");
+  }
+  for (const auto& [name, view] : inputs_) {
+    if (model().FindValue(name) < 0 && view.shape().rank() > 0) names.push_back(name);
+  }
+  return names;
+}
+
+absl::Status Pipeline::FindPoints() {
+  std::vector<std::string> names(parts_.options->batch().begin(), parts_.options->batch().end());
+  if (rows_apart_ && names.empty()) {
+    GW_ASSIGN_OR_RETURN(names, NamesWithRows());
+  }
+  Problems problems;
+  for (const std::string& name : names) {
+    const auto given = inputs_.find(name);
+    const std::string where = absl::StrCat("options.batch.", name);
+    if (given == inputs_.end()) {
+      problems.Add(Reason::kMissingInput, where, "`inputs` has no tensor of that name");
+      continue;
+    }
+    if (HasPoints(name)) continue;
+    TensorView& view = given->second;
+    if (view.shape().rank() == 0) {
+      problems.Add(Reason::kShapeMismatch, where, "is a scalar, expected a leading axis of points");
+      continue;
+    }
+    const int64_t length = view.shape()[0];
+    if (point_views_.empty()) points_ = length;
+    if (length == 0) problems.Add(Reason::kInvalidSpec, where, "has no point");
+    if (length != points_) {
+      problems.Add(Reason::kShapeMismatch, where,
+                   absl::StrCat("has ", length, " points, others have ", points_));
+    }
+    point_views_.emplace(name, view);
+    std::vector<int64_t> dims(view.shape().dims().begin(), view.shape().dims().end());
+    if (rows_apart_) {
+      dims.front() = 1;
+    } else {
+      dims.erase(dims.begin());
+    }
+    GW_ASSIGN_OR_RETURN(Shape shape, Shape::Make(dims));
+    view = TensorView({view.dtype(), std::move(shape)}, view.raw());
+  }
+  return problems.ToStatus();
+}
+
+// The part of `view` that belongs to a point, where it has one for each; `type` is that of the
+// part.
+TensorView Pipeline::PointOf(const TensorView& view, const TensorType& type, int64_t point) const {
+  if (view.shape() == type.shape) return view;
+  TensorType part = {view.dtype(), type.shape};
+  const int64_t offset = point * part.bytes();
+  return TensorView(std::move(part), static_cast<const char*>(view.raw()) + offset);
+}
+
+// With the axis of points, where there is one.
+TensorType Pipeline::ResultType(const TensorType& type) const {
+  if (point_views_.empty()) return type;
+  Dims dims = type.shape.dims();
+  dims.insert(dims.begin(), points_);
+  return {type.dtype, Shape(std::move(dims))};
 }
 
 absl::Status Pipeline::Load(const v1::Loss* loss, const std::string& output) {
@@ -226,6 +301,13 @@ absl::Status Pipeline::Prepare(Computation computation) {
   const absl::Time start = absl::Now();
   GW_ASSIGN_OR_RETURN(prepared_, engine_.Prepare(*loaded_, computation, inputs_));
   prepare_time_ += absl::Now() - start;
+  Problems problems;
+  for (const std::string& name : prepared_.frozen) {
+    if (!HasPoints(name)) continue;
+    problems.Add(Reason::kInvalidSpec, absl::StrCat("options.batch.", name),
+                 "decides a shape or a branch, so that not all points can be computed alike");
+  }
+  GW_RETURN_IF_ERROR(problems.ToStatus());
   outputs_.clear();
   ListOutputs();
   return absl::OkStatus();
@@ -283,7 +365,8 @@ void Pipeline::CheckVectorTypes(const std::string& where, const NamedViews& view
       problems->Add(Reason::kDtypeUnsupported, at,
                     absl::StrCat("is ", DTypeName(view.dtype()), ", expected ",
                                  DTypeName(entry->type.dtype)));
-    } else if (entry->type.shape != view.shape()) {
+    } else if (entry->type.shape != view.shape() &&
+               (point_views_.empty() || ResultType(entry->type).shape != view.shape())) {
       problems->Add(Reason::kShapeMismatch, at,
                     absl::StrCat("shape ", view.shape().ToString(), ", expected ",
                                  entry->type.shape.ToString()));
@@ -327,7 +410,7 @@ absl::Status Pipeline::Admit() {
     const auto& [dtype, shape] = entries[i].type;
     const std::string& name = outputs_[i].name;
     const int64_t n = shape.num_elements();
-    const int64_t times = outputs_[i].per_vector ? num_vectors() : 1;
+    const int64_t times = SaturatingMul(points_, outputs_[i].per_vector ? num_vectors() : 1);
     buffers = SaturatingAdd(buffers, SaturatingMul(MemoryBytes(n, dtype, name), times));
     if (outputs_[i].hidden) continue;
     reply = SaturatingAdd(reply, SaturatingMul(WireBytes(n, dtype, name), times));
@@ -372,15 +455,19 @@ const TensorView* Pipeline::FindInitializer(absl::string_view name) {
   return nullptr;
 }
 
-absl::StatusOr<const void*> Pipeline::BindInput(const SignatureEntry& entry) {
+absl::StatusOr<const void*> Pipeline::BindInput(const SignatureEntry& entry, int64_t point) {
   if (entry.name == kSeedInput) return static_cast<const void*>(seed_);
   absl::string_view name = entry.name;
-  if (absl::ConsumePrefix(&name, NamePrefixes().cotangent)) {
-    const auto shared = shared_cotangents_.find(name);
-    return BindView(entry, shared == shared_cotangents_.end() ? nullptr : &shared->second);
+  const bool is_cotangent = absl::ConsumePrefix(&name, NamePrefixes().cotangent);
+  for (const NamedViews* views : {is_cotangent ? &shared_cotangents_ : &point_views_, &inputs_}) {
+    const auto given = views->find(name);
+    if (given != views->end()) {
+      const TensorView view = PointOf(given->second, entry.type, point);
+      return BindView(entry, &view);
+    }
+    if (is_cotangent) return BindView(entry, nullptr);
   }
-  const auto given = inputs_.find(name);
-  const TensorView* view = given != inputs_.end() ? &given->second : FindInitializer(name);
+  const TensorView* view = FindInitializer(name);
   if (view == nullptr) {
     return absl::InternalError(absl::StrCat("no value for the program's input ", entry.name));
   }
@@ -404,62 +491,95 @@ absl::StatusOr<const void*> Pipeline::BindView(const SignatureEntry& entry,
   return owned_.back().raw();
 }
 
-absl::Status Pipeline::BindInputs(Bindings* bindings) {
+// For points after the first, what differs from point to point.
+absl::Status Pipeline::BindInputs(int64_t point, Bindings* bindings) {
   const auto& inputs = prepared_.program->signature().inputs;
   bindings->inputs.resize(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].stage == Stage::kDirection) continue;
-    GW_ASSIGN_OR_RETURN(bindings->inputs[i], BindInput(inputs[i]));
+    if (point > 0 && !HasPoints(inputs[i].name) &&
+        !absl::StartsWith(inputs[i].name, NamePrefixes().cotangent)) {
+      continue;
+    }
+    GW_ASSIGN_OR_RETURN(bindings->inputs[i], BindInput(inputs[i], point));
   }
   return absl::OkStatus();
 }
 
-absl::Status Pipeline::BindVector(int k, Bindings* bindings) {
+// The earliest stage that has to run for a point.
+Stage Pipeline::FirstStageOf(int64_t point) const {
+  if (point == 0) return Stage::kConstant;
+  Stage first = shared_cotangents_.empty() ? Stage::kDirection : Stage::kPoint;
+  for (const SignatureEntry& entry : prepared_.program->signature().inputs) {
+    if (HasPoints(entry.name)) first = std::min(first, entry.stage);
+  }
+  return first;
+}
+
+absl::Status Pipeline::BindVector(Turn turn, Bindings* bindings) {
   if (vectors_.views.empty()) return absl::OkStatus();
-  const NamedViews& views = vectors_.views[static_cast<size_t>(k)];
+  const NamedViews& views = vectors_.views[static_cast<size_t>(turn.vector)];
   const auto& inputs = prepared_.program->signature().inputs;
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].stage != Stage::kDirection) continue;
-    const auto view = views.find(absl::StripPrefix(inputs[i].name, VectorPrefix()));
-    GW_ASSIGN_OR_RETURN(bindings->inputs[i],
-                        BindView(inputs[i], view == views.end() ? nullptr : &view->second));
+    const auto given = views.find(absl::StripPrefix(inputs[i].name, VectorPrefix()));
+    if (given == views.end()) {
+      GW_ASSIGN_OR_RETURN(bindings->inputs[i], BindView(inputs[i], nullptr));
+      continue;
+    }
+    const TensorView view = PointOf(given->second, inputs[i].type, turn.point);
+    GW_ASSIGN_OR_RETURN(bindings->inputs[i], BindView(inputs[i], &view));
   }
   return absl::OkStatus();
 }
 
-void Pipeline::BindOutputs(int k, Route route, Bindings* bindings) {
+void Pipeline::StartResults(Route route) {
+  const auto& entries = prepared_.program->signature().outputs;
+  results_.assign(entries.size() * static_cast<size_t>(num_vectors()), nullptr);
+  size_t next = 0;
+  for (int k = 0; k < num_vectors(); ++k) {
+    for (size_t i = 0; i < entries.size(); ++i, ++next) {
+      if (k == 0 && outputs_[i].hidden) hidden_[i] = Tensor(entries[i].type);
+      if (outputs_[i].hidden || (k > 0 && !outputs_[i].per_vector)) continue;
+      results_[next] = route(outputs_[i].role, outputs_[i].name, k);
+      codec::StartTensor(ResultType(entries[i].type), results_[next]);
+    }
+  }
+}
+
+void Pipeline::BindOutputs(Turn turn, Bindings* bindings) {
   const auto& entries = prepared_.program->signature().outputs;
   bindings->outputs.resize(entries.size());
   for (size_t i = 0; i < entries.size(); ++i) {
-    if (k > 0 && (!outputs_[i].per_vector || entries[i].stage != Stage::kDirection)) continue;
-    if (outputs_[i].hidden) {
-      hidden_[i] = Tensor(entries[i].type);
+    if (turn.vector > 0 && entries[i].stage != Stage::kDirection) continue;
+    v1::Tensor* to = results_[static_cast<size_t>(turn.vector) * entries.size() + i];
+    if (to != nullptr) {
+      bindings->outputs[i] = to->mutable_data()->data() + turn.point * entries[i].type.bytes();
+    } else if (outputs_[i].hidden) {
       bindings->outputs[i] = hidden_[i].mutable_raw();
-      continue;
     }
-    v1::Tensor* to = route(outputs_[i].role, outputs_[i].name, k);
-    codec::StartTensor(entries[i].type, to);
-    bindings->outputs[i] = to->mutable_data()->data();
-    if (k == 0) outputs_[i].first = to;
   }
 }
 
-// A result of each vector that depends on none (a gradient that is constant zero) was computed
-// once.
-void Pipeline::CopySharedResults(int k, Route route) {
+// A result that depends neither on the vector (a gradient that is constant zero) nor on the point
+// was computed once.
+void Pipeline::CopySharedResults(Turn turn) {
+  if (turn.vector == 0 && turn.point == 0) return;
   const auto& entries = prepared_.program->signature().outputs;
+  const Stage first = turn.vector > 0 ? Stage::kDirection : FirstStageOf(turn.point);
   for (size_t i = 0; i < entries.size(); ++i) {
-    if (!outputs_[i].per_vector || entries[i].stage == Stage::kDirection) continue;
-    *route(outputs_[i].role, outputs_[i].name, k) = *outputs_[i].first;
+    v1::Tensor* to = results_[static_cast<size_t>(turn.vector) * entries.size() + i];
+    const int64_t bytes = entries[i].type.bytes();
+    if (to == nullptr || bytes == 0 || entries[i].stage >= first) continue;
+    const int64_t from = turn.vector > 0 ? turn.point : 0;
+    std::memcpy(to->mutable_data()->data() + turn.point * bytes,
+                results_[i]->data().data() + from * bytes, static_cast<size_t>(bytes));
   }
 }
 
-void Pipeline::MakeReplyReadable(Route route) {
-  for (int k = 0; k < num_vectors(); ++k) {
-    for (const Output& output : outputs_) {
-      if (output.hidden || (k > 0 && !output.per_vector)) continue;
-      codec::MakeReadable(route(output.role, output.name, k));
-    }
+void Pipeline::MakeReplyReadable() {
+  for (v1::Tensor* result : results_) {
+    if (result != nullptr) codec::MakeReadable(result);
   }
 }
 
@@ -479,38 +599,52 @@ absl::Status Pipeline::Run(Route route, v1::ComputeInfo* info) {
                         .cancel = call_.cancel,
                         .check_finite = parts_.options->check_finite()};
   Bindings bindings;
-  GW_RETURN_IF_ERROR(BindInputs(&bindings));
+  StartResults(route);
   const absl::Time start = absl::Now();
-  for (int k = 0; k < num_vectors(); ++k) {
-    GW_RETURN_IF_ERROR(BindVector(k, &bindings));
-    BindOutputs(k, route, &bindings);
-    GW_RETURN_IF_ERROR(
-        program.Run(bindings, context, k == 0 ? Stage::kConstant : Stage::kDirection));
-    if (k > 0) CopySharedResults(k, route);
+  for (Turn turn; turn.point < points_; ++turn.point) {
+    GW_RETURN_IF_ERROR(BindInputs(turn.point, &bindings));
+    for (turn.vector = 0; turn.vector < num_vectors(); ++turn.vector) {
+      GW_RETURN_IF_ERROR(BindVector(turn, &bindings));
+      BindOutputs(turn, &bindings);
+      GW_RETURN_IF_ERROR(program.Run(
+          bindings, context, turn.vector > 0 ? Stage::kDirection : FirstStageOf(turn.point)));
+      CopySharedResults(turn);
+    }
+    AddCotangentSum(turn.point);
   }
-  runs_ = num_vectors();
+  runs_ = SaturatingMul(points_, num_vectors());
   call_.compute_time = absl::Now() - start;
-  if (readable()) MakeReplyReadable(route);
+  if (readable()) MakeReplyReadable();
   FillInfo(info);
   return absl::OkStatus();
 }
 
-v1::Tensor Pipeline::SharedCotangentSum() const {
+void Pipeline::AddCotangentSum(int64_t point) {
+  if (!hides_values_) return;
   double sum = 0;
+  const auto& entries = prepared_.program->signature().outputs;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const auto given = shared_cotangents_.find(outputs_[i].name);
+    if (outputs_[i].role != Role::kOutput || given == shared_cotangents_.end()) continue;
+    const TensorView cotangent = PointOf(given->second, entries[i].type, point);
+    const TensorView y = hidden_[i];
+    for (int64_t j = 0; j < y.num_elements(); ++j) {
+      sum += ElementAsDouble(cotangent, j) * ElementAsDouble(y, j);
+    }
+  }
+  cotangent_sums_.push_back(sum);
+}
+
+v1::Tensor Pipeline::SharedCotangentSum() const {
   bool all_float = true;
   const auto& entries = prepared_.program->signature().outputs;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (outputs_[i].role != Role::kOutput || !IsFloating(entries[i].type.dtype)) continue;
     all_float = all_float && entries[i].type.dtype == DType::kFloat;
-    const auto cotangent = shared_cotangents_.find(outputs_[i].name);
-    if (cotangent == shared_cotangents_.end()) continue;
-    const TensorView y = hidden_[i];
-    for (int64_t j = 0; j < y.num_elements(); ++j) {
-      sum += ElementAsDouble(cotangent->second, j) * ElementAsDouble(y, j);
-    }
   }
-  v1::Tensor out =
-      codec::ToProto(all_float ? Tensor::Scalar(static_cast<float>(sum)) : Tensor::Scalar(sum));
+  const TensorType type = ResultType({DType::kDouble, Shape()});
+  const Tensor sums = Tensor::CopyOf(TensorView(type, cotangent_sums_.data()));
+  v1::Tensor out = codec::ToProto(all_float ? Converted(sums, DType::kFloat) : sums);
   if (readable()) codec::MakeReadable(&out);
   return out;
 }

@@ -75,6 +75,8 @@ class Pipeline {
 
   // All problems of options and tensors at once. Load() begins with it.
   absl::Status CheckRequest();
+  // One computation for each row of the batch axis: see ComputeGradientRequest.per_example.
+  void SplitRows() { rows_apart_ = true; }
   // Looks once.
   absl::StatusOr<ModelBytes> FindModel();
   // Decodes the model.
@@ -100,7 +102,7 @@ class Pipeline {
   // Instead of Run, where no vectors were added: each unit vector is one, on one forward pass. The
   // blocks come in the order of prepared(), row by row; `route` is asked for the rest.
   absl::Status RunBasis(AddBlock add_block, Route route, v1::ComputeInfo* info);
-  // After Run: the sum over outputs of <shared cotangent, output>.
+  // After Run: the sum over outputs of <shared cotangent, output>, for each point.
   v1::Tensor SharedCotangentSum() const;
   // After Run: small enough for the thread that received the call.
   bool quick() const;
@@ -114,8 +116,7 @@ class Pipeline {
     Role role;
     std::string name;
     bool per_vector;
-    bool hidden;                  // not part of the reply
-    v1::Tensor* first = nullptr;  // of vector 0
+    bool hidden;  // not part of the reply
   };
 
   void Decode(const TensorProtos& tensors, const std::string& field, NamedViews* views);
@@ -135,6 +136,11 @@ class Pipeline {
     bool forward = false;
     std::vector<v1::Tensor*> blocks;  // [direction][result]
   };
+  // A run of the program: point by point, and for each vector by vector.
+  struct Turn {
+    int64_t point = 0;
+    int vector = 0;
+  };
 
   void ListOutputs();
   absl::string_view VectorPrefix() const;
@@ -149,14 +155,23 @@ class Pipeline {
   absl::StatusOr<TensorType> BlockType(const Basis& basis, size_t d, size_t r) const;
   absl::Status AdmitBasis(const Basis& basis);
   absl::Status StartBlocks(AddBlock add_block, Basis* basis);
-  absl::Status RunDirections(const Basis& basis, Bindings* bindings, RunContext& context);
-  absl::Status BindInputs(Bindings* bindings);
-  absl::StatusOr<const void*> BindInput(const SignatureEntry& entry);
+  absl::Status RunDirections(const Basis& basis, int64_t point, Bindings* bindings,
+                             RunContext& context);
+  absl::Status FindPoints();
+  absl::StatusOr<std::vector<std::string>> NamesWithRows() const;
+  bool HasPoints(absl::string_view name) const { return point_views_.contains(name); }
+  TensorView PointOf(const TensorView& view, const TensorType& type, int64_t point) const;
+  TensorType ResultType(const TensorType& type) const;
+  absl::Status BindInputs(int64_t point, Bindings* bindings);
+  Stage FirstStageOf(int64_t point) const;
+  absl::StatusOr<const void*> BindInput(const SignatureEntry& entry, int64_t point);
   absl::StatusOr<const void*> BindView(const SignatureEntry& entry, const TensorView* view);
-  absl::Status BindVector(int k, Bindings* bindings);
-  void BindOutputs(int k, Route route, Bindings* bindings);
-  void CopySharedResults(int k, Route route);
-  void MakeReplyReadable(Route route);
+  absl::Status BindVector(Turn turn, Bindings* bindings);
+  void StartResults(Route route);
+  void BindOutputs(Turn turn, Bindings* bindings);
+  void CopySharedResults(Turn turn);
+  void AddCotangentSum(int64_t point);
+  void MakeReplyReadable();
   const TensorView* FindInitializer(absl::string_view name);
   void FillInfo(v1::ComputeInfo* info) const;
 
@@ -170,6 +185,10 @@ class Pipeline {
   bool checked_ = false;
   std::vector<Tensor> owned_;  // what could not be read in place
   NamedViews inputs_;
+  // Of inputs with an axis of points, that are in `inputs_` with the first point only.
+  NamedViews point_views_;
+  int64_t points_ = 1;
+  bool rows_apart_ = false;
   NamedViews shared_cotangents_;
   bool hides_values_ = false;
   Vectors vectors_;
@@ -181,7 +200,9 @@ class Pipeline {
   int64_t runs_ = 1;  // of the direction stage
 
   std::vector<Output> outputs_;
-  std::vector<Tensor> hidden_;  // by output; those that are hidden
+  std::vector<Tensor> hidden_;          // by output; those that are hidden
+  std::vector<v1::Tensor*> results_;    // [vector][output]; null: there is none
+  std::vector<double> cotangent_sums_;  // by point
   Tensor zeros_;
   TensorView initializer_;
   size_t next_initializer_ = 0;

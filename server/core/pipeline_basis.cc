@@ -57,7 +57,8 @@ absl::StatusOr<TensorType> Pipeline::BlockType(const Basis& basis, size_t d, siz
   const TensorType* row = &signature.inputs[basis.directions[d]].type;
   const TensorType* column = &signature.outputs[basis.results[r]].type;
   if (basis.forward) std::swap(row, column);
-  std::vector<int64_t> dims(row->shape.dims().begin(), row->shape.dims().end());
+  const Dims& leading = ResultType(*row).shape.dims();
+  std::vector<int64_t> dims(leading.begin(), leading.end());
   dims.insert(dims.end(), column->shape.dims().begin(), column->shape.dims().end());
   GW_ASSIGN_OR_RETURN(Shape shape, Shape::Make(dims));
   return TensorType{column->dtype, std::move(shape)};
@@ -68,11 +69,11 @@ absl::Status Pipeline::AdmitBasis(const Basis& basis) {
   int64_t reply = 0, buffers = 0, largest = 0;
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const auto& [dtype, shape] = signature.outputs[i].type;
-    const int64_t memory = MemoryBytes(shape.num_elements(), dtype, outputs_[i].name);
     // Of a result of each direction: room for one.
-    buffers = SaturatingAdd(buffers, memory);
-    if (outputs_[i].per_vector || outputs_[i].hidden) continue;
-    reply = SaturatingAdd(reply, WireBytes(shape.num_elements(), dtype, outputs_[i].name));
+    const bool in_blocks = outputs_[i].per_vector || outputs_[i].hidden;
+    const int64_t n = SaturatingMul(shape.num_elements(), in_blocks ? 1 : points_);
+    buffers = SaturatingAdd(buffers, MemoryBytes(n, dtype, outputs_[i].name));
+    if (!in_blocks) reply = SaturatingAdd(reply, WireBytes(n, dtype, outputs_[i].name));
   }
   for (const size_t d : basis.directions) {
     const TensorType& direction = signature.inputs[d].type;
@@ -81,7 +82,8 @@ absl::Status Pipeline::AdmitBasis(const Basis& basis) {
     for (const size_t r : basis.results) {
       const TensorType& result = signature.outputs[r].type;
       const DType dtype = basis.forward ? direction.dtype : result.dtype;
-      const int64_t n = SaturatingMul(direction.shape.num_elements(), result.shape.num_elements());
+      const int64_t n = SaturatingMul(
+          SaturatingMul(direction.shape.num_elements(), result.shape.num_elements()), points_);
       const std::string names = absl::StrCat(name, outputs_[r].name);
       reply = SaturatingAdd(reply, WireBytes(n, dtype, names));
       buffers = SaturatingAdd(buffers, MemoryBytes(n, dtype, names));
@@ -116,7 +118,8 @@ absl::Status Pipeline::StartBlocks(AddBlock add_block, Basis* basis) {
   return absl::OkStatus();
 }
 
-absl::Status Pipeline::RunDirections(const Basis& basis, Bindings* bindings, RunContext& context) {
+absl::Status Pipeline::RunDirections(const Basis& basis, int64_t point, Bindings* bindings,
+                                     RunContext& context) {
   const Program& program = *prepared_.program;
   const auto& signature = program.signature();
   const size_t num_results = basis.results.size();
@@ -127,10 +130,11 @@ absl::Status Pipeline::RunDirections(const Basis& basis, Bindings* bindings, Run
     bindings->inputs[d] = zeros;
   }
   GW_ASSIGN_OR_RETURN(Tensor unit, Tensor::Make({DType::kUint8, Shape({largest})}));
-  Stage from = Stage::kConstant;
-  runs_ = 0;
+  Stage from = FirstStageOf(point);
+  bool has_run = false;
   const auto run = [&]() -> absl::Status {
     ++runs_;
+    has_run = true;
     return program.Run(*bindings, context, std::exchange(from, Stage::kDirection));
   };
   for (size_t d = 0; d < basis.directions.size(); ++d) {
@@ -143,18 +147,22 @@ absl::Status Pipeline::RunDirections(const Basis& basis, Bindings* bindings, Run
         const SignatureEntry& entry = signature.outputs[basis.results[r]];
         // What no direction reaches is zero, and was computed once.
         if (entry.stage != Stage::kDirection) continue;
-        bindings->outputs[basis.results[r]] = DataOf(blocks[r]) + i * entry.type.bytes();
+        const int64_t row = point * type.shape.num_elements() + i;
+        bindings->outputs[basis.results[r]] = DataOf(blocks[r]) + row * entry.type.bytes();
       }
       GW_RETURN_IF_ERROR(run());
       for (size_t r = 0; r < num_results && basis.forward; ++r) {
-        CopyColumn(hidden_[basis.results[r]], i, type.shape.num_elements(), type.dtype,
-                   DataOf(blocks[r]));
+        const Tensor& column = hidden_[basis.results[r]];
+        const int64_t width = type.shape.num_elements();
+        CopyColumn(
+            column, i, width, type.dtype,
+            DataOf(blocks[r]) + point * column.num_elements() * width * DTypeBytes(type.dtype));
       }
       SetElement(type.dtype, i, 0, unit.mutable_raw());
     }
     bindings->inputs[basis.directions[d]] = zeros;
   }
-  return runs_ > 0 ? absl::OkStatus() : run();  // the values, where there is no direction
+  return has_run ? absl::OkStatus() : run();  // the values, where there is no direction
 }
 
 absl::Status Pipeline::RunBasis(AddBlock add_block, Route route, v1::ComputeInfo* info) {
@@ -170,15 +178,21 @@ absl::Status Pipeline::RunBasis(AddBlock add_block, Route route, v1::ComputeInfo
                         .cancel = call_.cancel,
                         .check_finite = parts_.options->check_finite()};
   Bindings bindings;
-  GW_RETURN_IF_ERROR(BindInputs(&bindings));
   for (const size_t r : basis.results) outputs_[r].hidden = true;  // it goes into blocks
-  BindOutputs(0, route, &bindings);
+  StartResults(route);
+  runs_ = 0;
   const absl::Time start = absl::Now();
-  GW_RETURN_IF_ERROR(RunDirections(basis, &bindings, context));
+  for (Turn turn; turn.point < points_; ++turn.point) {
+    GW_RETURN_IF_ERROR(BindInputs(turn.point, &bindings));
+    BindOutputs(turn, &bindings);
+    GW_RETURN_IF_ERROR(RunDirections(basis, turn.point, &bindings, context));
+    CopySharedResults(turn);
+    AddCotangentSum(turn.point);
+  }
   call_.compute_time = absl::Now() - start;
   if (readable()) {
     for (v1::Tensor* block : basis.blocks) codec::MakeReadable(block);
-    MakeReplyReadable(route);
+    MakeReplyReadable();
   }
   FillInfo(info);
   return absl::OkStatus();

@@ -56,7 +56,7 @@ uint64_t KeyOf(int method, const Request& request, const Parts&... own) {
                                                   : model.expression();
   return absl::HashOf(method, static_cast<int>(model.source_case()), source, Key(request.inputs()),
                       static_cast<int>(options.mode()), static_cast<int>(options.precision()),
-                      own...) |
+                      Key(options.batch()), own...) |
          1;
 }
 

@@ -76,6 +76,11 @@ class SeedGradientTest(harness.ServerTestCase):
         self.assertEqual([p["x"]["data"] for p in reply["products"]], [[13], [24]])
         self.assertEqual([p["y"]["data"] for p in reply["products"]], [[1], [2]])
 
+    def test_many_points_go_in_one_call(self):
+        reply = self.gradwire_json("grad", "x^2*y", "x=[1,2,3]", "y=5", "--batch", "x", "--wrt", "x")
+        self.assertEqual(reply["value"]["data"], [5, 20, 45])
+        self.assertEqual(reply["gradients"]["x"]["data"], [10, 20, 30])
+
     def test_the_hessian_of_rosenbrock_is_a_table_of_exact_numbers(self):
         shown = self.gradwire("hessian", "(1-x)^2 + 100*(y-x^2)^2", "x=-1.5", "y=0.25").stdout
         self.assertIn("H = [[2602,  600],\n         [ 600,  200]]", shown)

@@ -494,6 +494,151 @@ TEST_F(GradientCoreTest, AHessianOfCotangentsIsThatOfTheirSum) {
   EXPECT_THAT(Doubles(reply.hessians(0).hessian()), ElementsAre(60, 0, 0, 1200));
 }
 
+// ---- Many points in one call
+
+constexpr char kPoints[] = R"pb(
+  model { expression: "sum(exp(x) * w) + w^2 * sum(x^3)" }
+  inputs {
+    key: "w"
+    value { values: 1.7 }
+  }
+)pb";
+
+std::string InputX(const std::string& shape, const std::vector<double>& values) {
+  std::string text = absl::StrCat("inputs { key: 'x' value { ", shape);
+  for (const double v : values) absl::StrAppend(&text, " values: ", v);
+  return text + " } }";
+}
+
+TEST_F(GradientCoreTest, ABatchHasTheBitsOfSingleCalls) {
+  const std::vector<double> x = {0.1, 0.2, -1.3, 2.4, 0.5, -0.6};
+  v1::ComputeGradientResponse whole;
+  ASSERT_EQ(
+      Run(&GradientCore::ComputeGradient,
+          kPoints + InputX("shape: [3, 2]", x) + "options { batch: 'x' } wrt: ['x', 'w']", &whole),
+      absl::OkStatus());
+  EXPECT_THAT(whole.value().shape(), ElementsAre(3));
+  EXPECT_THAT(whole.gradients().at("x").shape(), ElementsAre(3, 2));
+  EXPECT_THAT(whole.gradients().at("w").shape(), ElementsAre(3));
+  for (size_t b = 0; b < 3; ++b) {
+    v1::ComputeGradientResponse one;
+    ASSERT_EQ(Run(&GradientCore::ComputeGradient,
+                  kPoints + InputX("shape: 2", {x[2 * b], x[2 * b + 1]}) + "wrt: ['x', 'w']", &one),
+              absl::OkStatus());
+    EXPECT_EQ(one.value().data(), whole.value().data().substr(8 * b, 8));
+    EXPECT_EQ(one.gradients().at("x").data(), whole.gradients().at("x").data().substr(16 * b, 16));
+    EXPECT_EQ(one.gradients().at("w").data(), whole.gradients().at("w").data().substr(8 * b, 8));
+  }
+}
+
+TEST_F(GradientCoreTest, WhatNoPointChangesIsRepeatedForEach) {
+  v1::EvaluateResponse reply;
+  ASSERT_EQ(Run(&GradientCore::Evaluate,
+                "model { expression: 'a = w*2; b = x + w; return a, b' }"
+                "inputs { key: 'w' value { values: 5 } }" +
+                    InputX("shape: 3", {1, 2, 3}) + "options { batch: 'x' }",
+                &reply),
+            absl::OkStatus());
+  EXPECT_THAT(Doubles(reply.outputs().at("a")), ElementsAre(10, 10, 10));
+  EXPECT_THAT(Doubles(reply.outputs().at("b")), ElementsAre(6, 7, 8));
+}
+
+TEST_F(GradientCoreTest, VectorsOfABatchAreSharedOrOneForEachPoint) {
+  const std::string call = "model { expression: 'x^3' }" + InputX("shape: 2", {1, 2}) +
+                           "options { batch: 'x' }"
+                           "tangents { tensors { key: 'x' value { values: 10 } } }"
+                           "tangents { tensors { key: 'x' value { shape: 2 values: [1, 100] } } }";
+  v1::ComputeJvpResponse reply;
+  ASSERT_EQ(Run(&GradientCore::ComputeJvp, call, &reply), absl::OkStatus());
+  ASSERT_EQ(reply.tangents_size(), 2);
+  EXPECT_THAT(Doubles(reply.tangents(0).tensors().at("f")), ElementsAre(30, 120));
+  EXPECT_THAT(Doubles(reply.tangents(1).tensors().at("f")), ElementsAre(3, 1200));
+}
+
+TEST_F(GradientCoreTest, HessiansOfABatchHaveItsAxis) {
+  v1::ComputeHessianResponse reply;
+  const std::string x = InputX("shape: [2, 2]", {1, 2, 3, 4}) + "options { batch: 'x' }";
+  ASSERT_EQ(Run(&GradientCore::ComputeHessian, "model { expression: 'sum(x^3)' }" + x, &reply),
+            absl::OkStatus());
+  ASSERT_EQ(reply.hessians_size(), 1);
+  EXPECT_THAT(reply.hessians(0).hessian().shape(), ElementsAre(2, 2, 2));
+  EXPECT_THAT(Doubles(reply.hessians(0).hessian()), ElementsAre(6, 0, 0, 12, 18, 0, 0, 24));
+  EXPECT_THAT(Doubles(reply.value()), ElementsAre(9, 91));
+
+  v1::ComputeHessianResponse of_cotangents;
+  ASSERT_EQ(Run(&GradientCore::ComputeHessian,
+                "model { expression: 'x^3' } cotangents { tensors { key: 'f' value { shape: 2"
+                " values: [1, 10] } } }" +
+                    x,
+                &of_cotangents),
+            absl::OkStatus());
+  EXPECT_THAT(Doubles(of_cotangents.value()), ElementsAre(81, 667));
+  EXPECT_THAT(Doubles(of_cotangents.hessians(0).hessian()),
+              ElementsAre(6, 0, 0, 120, 18, 0, 0, 240));
+}
+
+TEST_F(GradientCoreTest, JacobiansOfABatchHaveItsAxisInBothDirections) {
+  for (const char* direction : {"FORWARD", "REVERSE"}) {
+    v1::ComputeJacobianResponse reply;
+    ASSERT_EQ(
+        Run(&GradientCore::ComputeJacobian,
+            absl::StrCat("model { expression: 'x^2' } direction: ", direction, " ",
+                         InputX("shape: [3, 2]", {1, 2, 3, 4, 5, 6}), "options { batch: 'x' }"),
+            &reply),
+        absl::OkStatus());
+    EXPECT_THAT(reply.jacobians(0).jacobian().shape(), ElementsAre(3, 2, 2));
+    EXPECT_THAT(Doubles(reply.jacobians(0).jacobian()),
+                ElementsAre(2, 0, 0, 4, 6, 0, 0, 8, 10, 0, 0, 12));
+  }
+}
+
+constexpr char kRows[] = R"pb(
+  model {
+    text: "<ir_version: 8, opset_import: ['' : 17]>"
+          "g (double[N, 2] x) => (double[N] y) <double[2] w = {3.0, 4.0}> { y = MatMul(x, w) }"
+  }
+)pb";
+
+TEST_F(GradientCoreTest, GradientsPerExampleAreThoseOfSingleRows) {
+  std::string model = kRows;
+  for (size_t i; (i = model.find('\'')) != std::string::npos;) model.replace(i, 1, "\\\"");
+  v1::ComputeGradientResponse reply;
+  ASSERT_EQ(Run(&GradientCore::ComputeGradient,
+                model + InputX("shape: [3, 2]", {1, 2, 3, 4, 5, 6}) +
+                    "inputs { key: 'target' value { shape: 3 values: [10, 24, 40] } }"
+                    "loss { named: 'mse' } per_example: true",
+                &reply),
+            absl::OkStatus());
+  EXPECT_THAT(Doubles(reply.value()), ElementsAre(1, 1, 1));
+  EXPECT_THAT(reply.gradients().at("w").shape(), ElementsAre(3, 2));
+  EXPECT_THAT(Doubles(reply.gradients().at("w")), ElementsAre(2, 4, 6, 8, -10, -12));
+}
+
+TEST_F(RefusedTest, Batches) {
+  const std::string xy = "model { expression: 'x + y' }" + InputX("shape: 2", {1, 2});
+  const auto y = [](const std::string& value) {
+    return "inputs { key: 'y' value { " + value + " } }";
+  };
+  Expect(
+      &GradientCore::Evaluate,
+      {{"no such input", xy + y("values: 1") + "options { batch: 'z' }", Reason::kMissingInput,
+        "options.batch.z"},
+       {"scalar", xy + y("values: 1") + "options { batch: 'y' }", Reason::kShapeMismatch, "scalar"},
+       {"lengths", xy + y("shape: 3 values: [1, 2, 3]") + "options { batch: ['x', 'y'] }",
+        Reason::kShapeMismatch, "has 3 points, others have 2"},
+       {"no point", "model { expression: 'x' }" + InputX("shape: 0", {}) + "options { batch: 'x' }",
+        Reason::kInvalidSpec, "no point"}});
+  Expect(&GradientCore::ComputeGradient,
+         {{"rows of a formula", kSeed + std::string("per_example: true"), Reason::kInvalidSpec,
+           "options.batch"}});
+  Expect(&GradientCore::ComputeJvp,
+         {{"vector",
+           "model { expression: 'x^3' }" + InputX("shape: 2", {1, 2}) +
+               "options { batch: 'x' } tangents { tensors { key: 'x' value { shape: 3 "
+               "values: [1, 2, 3] } } }",
+           Reason::kShapeMismatch, "tangents[0].x"}});
+}
+
 TEST_F(GradientCoreTest, NamesEveryBadTensorAtOnce) {
   v1::EvaluateResponse reply;
   const absl::Status status = Run(&GradientCore::Evaluate, R"pb(
