@@ -60,12 +60,17 @@ void Check(Service& s) {
   if (!status.ok()) std::abort();
 }
 
-void SeedGradient(Service& s) {
-  grpc::ClientContext context;
+v1::ComputeGradientRequest SeedRequest() {
   v1::ComputeGradientRequest request;
   request.mutable_model()->set_expression("x^2*y + y^3");
   (*request.mutable_inputs())["x"] = codec::ToProto(Tensor::Scalar(2.0));
   (*request.mutable_inputs())["y"] = codec::ToProto(Tensor::Scalar(3.0));
+  return request;
+}
+
+void SeedGradient(Service& s) {
+  grpc::ClientContext context;
+  const v1::ComputeGradientRequest request = SeedRequest();
   v1::ComputeGradientResponse response;
   if (!s.stub->ComputeGradient(&context, request, &response).ok()) std::abort();
 }
@@ -92,6 +97,58 @@ void BM_SeedOverRpc(benchmark::State& state) {
   state.counters["ratio"] = Median(gradient) / Median(empty);
 }
 BENCHMARK(BM_SeedOverRpc)->UseManualTime()->MinTime(3);
+
+// As many as the server holds of a stream.
+constexpr int kAtOnce = 64;
+using Stream = grpc::ClientReaderWriter<v1::StreamComputeRequest, v1::StreamComputeResponse>;
+
+void Exchange(Stream& stream, const v1::StreamComputeRequest& request) {
+  v1::StreamComputeResponse response;
+  for (int i = 0; i < kAtOnce; ++i) {
+    if (!stream.Write(request)) std::abort();
+  }
+  for (int i = 0; i < kAtOnce; ++i) {
+    if (!stream.Read(&response) || response.has_status()) std::abort();
+  }
+}
+
+// The seed's gradient on one stream beside as many calls, and beside its value only.
+void BM_SeedOverStream(benchmark::State& state) {
+  Service s = Start();
+  grpc::ClientContext context;
+  const auto stream = s.stub->StreamCompute(&context);
+  v1::StreamComputeRequest request;
+  *request.mutable_compute_gradient() = SeedRequest();
+  v1::StreamComputeRequest cheap;
+  *cheap.mutable_evaluate()->mutable_model() = request.compute_gradient().model();
+  *cheap.mutable_evaluate()->mutable_inputs() = request.compute_gradient().inputs();
+  for (int i = 0; i < 5; ++i) {
+    Exchange(*stream, request);
+    Exchange(*stream, cheap);
+    SeedGradient(s);
+  }
+  std::vector<double> streamed, value, unary;
+  for (auto _ : state) {
+    const double a = Now();
+    Exchange(*stream, request);
+    const double b = Now();
+    Exchange(*stream, cheap);
+    const double c = Now();
+    for (int i = 0; i < kAtOnce; ++i) SeedGradient(s);
+    const double d = Now();
+    streamed.push_back((b - a) / kAtOnce);
+    value.push_back((c - b) / kAtOnce);
+    unary.push_back((d - c) / kAtOnce);
+    state.SetIterationTime(b - a);
+  }
+  stream->WritesDone();
+  if (!stream->Finish().ok()) std::abort();
+  state.counters["stream_us"] = Median(streamed) * 1e6;
+  state.counters["stream_value_us"] = Median(value) * 1e6;
+  state.counters["unary_us"] = Median(unary) * 1e6;
+  state.counters["calls_ratio"] = Median(unary) / Median(streamed);
+}
+BENCHMARK(BM_SeedOverStream)->UseManualTime()->MinTime(1);
 
 v1::ComputeVjpRequest VjpRequest(int k) {
   const Workload w = MlpSmall();

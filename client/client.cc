@@ -8,106 +8,12 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "client/connection.h"
+#include "client/messages.h"
 #include "engine/base/status.h"
-#include "proto/codec/tensor_codec.h"
 #include "proto/codec/time_codec.h"
 
 namespace gradwire {
 namespace {
-
-void SetOptions(const CallOptions& options, v1::ComputeOptions* out) {
-  out->set_mode(static_cast<v1::ComputeOptions::Mode::Value>(options.mode));
-  out->set_precision(static_cast<v1::ComputeOptions::Precision::Value>(options.precision));
-  out->set_seed(options.seed);
-  out->set_check_finite(options.check_finite);
-  out->mutable_batch()->Assign(options.batch.begin(), options.batch.end());
-}
-
-using WireTensors = google::protobuf::Map<std::string, v1::Tensor>;
-
-// A default-made Tensor has no type; DTYPE_UNSUPPORTED comes back from the server.
-void SetTensors(const NamedTensors& tensors, WireTensors* out) {
-  for (const auto& [name, tensor] : tensors) (*out)[name] = codec::ToProto(tensor);
-}
-
-template <typename WireMaps>
-void SetVectors(const std::vector<NamedTensors>& vectors, WireMaps* out) {
-  for (const NamedTensors& vector : vectors) SetTensors(vector, out->Add()->mutable_tensors());
-}
-
-void SetNames(const std::vector<std::string>& names,
-              google::protobuf::RepeatedPtrField<std::string>* out) {
-  out->Assign(names.begin(), names.end());
-}
-
-// A reply that does not decode is the server's fault.
-absl::StatusOr<Tensor> TensorOf(const v1::Tensor& wire, absl::string_view where) {
-  std::vector<Tensor> owned;
-  absl::StatusOr<TensorView> view = codec::ViewOf(wire, where, &owned);
-  if (!view.ok()) {
-    return absl::InternalError(absl::StrCat("the reply is malformed: ", view.status().message()));
-  }
-  if (!owned.empty()) return std::move(owned.front());
-  GW_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Make(view->type()));
-  if (view->bytes() > 0) std::memcpy(tensor.mutable_raw(), view->raw(), view->bytes());
-  return tensor;
-}
-
-absl::Status ReadTensors(const WireTensors& wire, NamedTensors* out) {
-  for (const auto& [name, tensor] : wire) {
-    GW_ASSIGN_OR_RETURN((*out)[name], TensorOf(tensor, name));
-  }
-  return absl::OkStatus();
-}
-
-template <typename WireMaps>
-absl::Status ReadVectors(const WireMaps& wire, std::vector<NamedTensors>* out) {
-  for (const auto& map : wire) {
-    GW_RETURN_IF_ERROR(ReadTensors(map.tensors(), &out->emplace_back()));
-  }
-  return absl::OkStatus();
-}
-
-CallInfo InfoOf(const v1::ComputeInfo& wire) {
-  return {.graph_digest = wire.graph_digest(),
-          .plan_digest = wire.plan_digest(),
-          .cache_hit = wire.cache_hit(),
-          .compile_time = codec::DurationOf(wire.compile_time()),
-          .queue_time = codec::DurationOf(wire.queue_time()),
-          .compute_time = codec::DurationOf(wire.compute_time()),
-          .peak_bytes = wire.peak_bytes(),
-          .flops = wire.flops(),
-          .threads = wire.threads(),
-          .engine_version = wire.engine_version(),
-          .cpu_isa = wire.cpu_isa()};
-}
-
-// What all requests have in common.
-template <typename Request>
-absl::Status StartRequest(const ModelSource& model, const NamedTensors& inputs,
-                          const CallOptions& options, Request* request) {
-  GW_RETURN_IF_ERROR(model.status());
-  *request->mutable_model() = ToProto(model);
-  SetTensors(inputs, request->mutable_inputs());
-  SetOptions(options, request->mutable_options());
-  return absl::OkStatus();
-}
-
-template <typename Request>
-absl::Status SetLoss(const std::optional<Loss>& loss, Request* request) {
-  if (!loss) return absl::OkStatus();
-  v1::Loss* out = request->mutable_loss();
-  if (loss->graph) {
-    GW_RETURN_IF_ERROR(loss->graph->status());
-    *out->mutable_graph() = ToProto(*loss->graph);
-  } else {
-    out->set_named(loss->named);
-  }
-  if (loss->sum) out->set_reduction(v1::Loss::SUM);
-  for (const auto& [name, value] : loss->parameters) (*out->mutable_parameters())[name] = value;
-  if (!loss->weight.empty()) *out->mutable_weight() = codec::ToProto(loss->weight);
-  return absl::OkStatus();
-}
 
 std::vector<Choice> ChoicesOf(const google::protobuf::RepeatedPtrField<v1::Choice>& wire) {
   std::vector<Choice> out;
@@ -256,140 +162,73 @@ const std::string& Client::address() const { return connection_->address; }
 absl::StatusOr<EvaluateResult> Client::Evaluate(const ModelSource& model,
                                                 const NamedTensors& inputs,
                                                 const EvaluateOptions& options) const {
-  v1::EvaluateRequest request;
+  GW_ASSIGN_OR_RETURN(const v1::EvaluateRequest request, RequestOf(model, inputs, options));
   v1::EvaluateResponse response;
-  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
-  SetNames(options.outputs, request.mutable_outputs());
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::Evaluate, request,
                           options.call.deadline, &response));
-  EvaluateResult result;
-  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
-  result.info = InfoOf(response.info());
-  return result;
+  return ResultOf(response);
 }
 
 absl::StatusOr<GradientResult> Client::Gradient(const ModelSource& model,
                                                 const NamedTensors& inputs,
                                                 const GradientOptions& options) const {
-  v1::ComputeGradientRequest request;
+  GW_ASSIGN_OR_RETURN(const v1::ComputeGradientRequest request, RequestOf(model, inputs, options));
   v1::ComputeGradientResponse response;
-  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
-  request.set_output(options.output);
-  SetNames(options.wrt, request.mutable_wrt());
-  GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
-  request.set_per_example(options.per_example);
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeGradient,
                           request, options.call.deadline, &response));
-  GradientResult result;
-  GW_ASSIGN_OR_RETURN(result.value, TensorOf(response.value(), "value"));
-  GW_RETURN_IF_ERROR(ReadTensors(response.gradients(), &result.gradients));
-  result.info = InfoOf(response.info());
-  return result;
+  return ResultOf(response);
 }
 
 absl::StatusOr<VjpResult> Client::Vjp(const ModelSource& model, const NamedTensors& inputs,
                                       const std::vector<NamedTensors>& cotangents,
                                       const VjpOptions& options) const {
-  v1::ComputeVjpRequest request;
+  GW_ASSIGN_OR_RETURN(const v1::ComputeVjpRequest request,
+                      RequestOf(model, inputs, cotangents, options));
   v1::ComputeVjpResponse response;
-  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
-  SetVectors(cotangents, request.mutable_cotangents());
-  SetNames(options.wrt, request.mutable_wrt());
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeVjp, request,
                           options.call.deadline, &response));
-  VjpResult result;
-  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
-  GW_RETURN_IF_ERROR(ReadVectors(response.gradients(), &result.gradients));
-  result.info = InfoOf(response.info());
-  return result;
+  return ResultOf(response);
 }
 
 absl::StatusOr<JvpResult> Client::Jvp(const ModelSource& model, const NamedTensors& inputs,
                                       const std::vector<NamedTensors>& tangents,
                                       const JvpOptions& options) const {
-  v1::ComputeJvpRequest request;
+  GW_ASSIGN_OR_RETURN(const v1::ComputeJvpRequest request,
+                      RequestOf(model, inputs, tangents, options));
   v1::ComputeJvpResponse response;
-  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
-  SetVectors(tangents, request.mutable_tangents());
-  SetNames(options.outputs, request.mutable_outputs());
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeJvp, request,
                           options.call.deadline, &response));
-  JvpResult result;
-  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
-  GW_RETURN_IF_ERROR(ReadVectors(response.tangents(), &result.tangents));
-  result.info = InfoOf(response.info());
-  return result;
+  return ResultOf(response);
 }
 
 absl::StatusOr<HvpResult> Client::Hvp(const ModelSource& model, const NamedTensors& inputs,
                                       const std::vector<NamedTensors>& vectors,
                                       const HvpOptions& options) const {
-  v1::ComputeHvpRequest request;
+  GW_ASSIGN_OR_RETURN(const v1::ComputeHvpRequest request,
+                      RequestOf(model, inputs, vectors, options));
   v1::ComputeHvpResponse response;
-  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
-  request.set_output(options.output);
-  if (!options.cotangents.empty()) {
-    SetTensors(options.cotangents, request.mutable_cotangents()->mutable_tensors());
-  }
-  SetVectors(vectors, request.mutable_vectors());
-  SetNames(options.wrt, request.mutable_wrt());
-  GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeHvp, request,
                           options.call.deadline, &response));
-  HvpResult result;
-  GW_ASSIGN_OR_RETURN(result.value, TensorOf(response.value(), "value"));
-  GW_RETURN_IF_ERROR(ReadTensors(response.gradients(), &result.gradients));
-  GW_RETURN_IF_ERROR(ReadVectors(response.products(), &result.products));
-  result.info = InfoOf(response.info());
-  return result;
+  return ResultOf(response);
 }
 
 absl::StatusOr<JacobianResult> Client::Jacobian(const ModelSource& model,
                                                 const NamedTensors& inputs,
                                                 const JacobianOptions& options) const {
-  v1::ComputeJacobianRequest request;
+  GW_ASSIGN_OR_RETURN(const v1::ComputeJacobianRequest request, RequestOf(model, inputs, options));
   v1::ComputeJacobianResponse response;
-  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
-  SetNames(options.outputs, request.mutable_outputs());
-  SetNames(options.wrt, request.mutable_wrt());
-  request.set_direction(
-      static_cast<v1::ComputeJacobianRequest::Direction::Value>(options.direction));
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeJacobian,
                           request, options.call.deadline, &response));
-  JacobianResult result;
-  GW_RETURN_IF_ERROR(ReadTensors(response.outputs(), &result.outputs));
-  for (const v1::Jacobian& block : response.jacobians()) {
-    GW_ASSIGN_OR_RETURN(Tensor values, TensorOf(block.jacobian(), block.output()));
-    const int row_rank = result.outputs[block.output()].shape().rank();
-    result.jacobians.push_back({block.output(), block.wrt(), std::move(values), row_rank});
-  }
-  result.info = InfoOf(response.info());
-  return result;
+  return ResultOf(response);
 }
 
 absl::StatusOr<HessianResult> Client::Hessian(const ModelSource& model, const NamedTensors& inputs,
                                               const HessianOptions& options) const {
-  v1::ComputeHessianRequest request;
+  GW_ASSIGN_OR_RETURN(const v1::ComputeHessianRequest request, RequestOf(model, inputs, options));
   v1::ComputeHessianResponse response;
-  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
-  request.set_output(options.output);
-  if (!options.cotangents.empty()) {
-    SetTensors(options.cotangents, request.mutable_cotangents()->mutable_tensors());
-  }
-  GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
-  SetNames(options.wrt, request.mutable_wrt());
   GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeHessian,
                           request, options.call.deadline, &response));
-  HessianResult result;
-  GW_ASSIGN_OR_RETURN(result.value, TensorOf(response.value(), "value"));
-  GW_RETURN_IF_ERROR(ReadTensors(response.gradients(), &result.gradients));
-  for (const v1::Hessian& block : response.hessians()) {
-    GW_ASSIGN_OR_RETURN(Tensor values, TensorOf(block.hessian(), block.row()));
-    const int row_rank = result.gradients[block.row()].shape().rank();
-    result.hessians.push_back({block.row(), block.column(), std::move(values), row_rank});
-  }
-  result.info = InfoOf(response.info());
-  return result;
+  return ResultOf(response);
 }
 
 absl::StatusOr<GraphAnalysis> Client::Analyze(const ModelSource& model, const NamedTensors& inputs,
@@ -398,7 +237,7 @@ absl::StatusOr<GraphAnalysis> Client::Analyze(const ModelSource& model, const Na
   v1::AnalyzeGraphResponse response;
   GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
   request.set_output(options.output);
-  SetNames(options.wrt, request.mutable_wrt());
+  request.mutable_wrt()->Assign(options.wrt.begin(), options.wrt.end());
   GW_RETURN_IF_ERROR(Call(*connection_->graphs, &v1::GraphService::Stub::AnalyzeGraph, request,
                           options.call.deadline, &response));
   return AnalysisOf(response);

@@ -10,7 +10,8 @@
 //   r->value.data<double>()[0];           // 39
 //   r->gradients["x"].data<double>()[0];  // 12
 //
-// Training jobs and their data: training.h, datasets.h.
+// Training jobs and their data: training.h, datasets.h. Many computations under way at once:
+// compute_stream.h.
 //
 // Models: a formula or text (model_source.h), an Expression or ModelBuilder (model_builder.h), a
 // file (load_model.h). Tensors: named_tensors.h. What each call means, the shapes of its results

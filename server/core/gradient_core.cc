@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "proto/codec/status_codec.h"
 #include "server/core/pipeline.h"
 
 namespace gradwire::server {
@@ -245,6 +246,54 @@ absl::Status GradientCore::ComputeHessian(const v1::ComputeHessianRequest& reque
     if (of_cotangents) *response->mutable_value() = p.SharedCotangentSum();
     return absl::OkStatus();
   });
+}
+
+absl::Status GradientCore::StreamCompute(const v1::StreamComputeRequest& request,
+                                         v1::StreamComputeResponse* response, Call& call) {
+  using Request = v1::StreamComputeRequest;
+  response->set_id(request.id());
+  absl::Status status;
+  switch (request.call_case()) {
+    case Request::kEvaluate:
+      status = Evaluate(request.evaluate(), response->mutable_evaluate(), call);
+      break;
+    case Request::kComputeGradient:
+      status =
+          ComputeGradient(request.compute_gradient(), response->mutable_compute_gradient(), call);
+      break;
+    case Request::kComputeVjp:
+      status = ComputeVjp(request.compute_vjp(), response->mutable_compute_vjp(), call);
+      break;
+    case Request::kComputeJvp:
+      status = ComputeJvp(request.compute_jvp(), response->mutable_compute_jvp(), call);
+      break;
+    case Request::kComputeHvp:
+      status = ComputeHvp(request.compute_hvp(), response->mutable_compute_hvp(), call);
+      break;
+    case Request::kComputeJacobian:
+      status =
+          ComputeJacobian(request.compute_jacobian(), response->mutable_compute_jacobian(), call);
+      break;
+    case Request::kComputeHessian:
+      status = ComputeHessian(request.compute_hessian(), response->mutable_compute_hessian(), call);
+      break;
+    case Request::CALL_NOT_SET:
+      status = Error(Reason::kInvalidSpec, "call: got none that this server has");
+  }
+  if (!status.ok()) Refuse(request, status, response);
+  return absl::OkStatus();
+}
+
+void GradientCore::Refuse(const v1::StreamComputeRequest& request, const absl::Status& status,
+                          v1::StreamComputeResponse* response) {
+  response->Clear();
+  response->set_id(request.id());
+  const google::rpc::Status wire = codec::ToRpcStatus(status);
+  v1::CallStatus* out = response->mutable_status();
+  out->set_code(wire.code());
+  out->set_reason(std::string(ReasonNameOf(status)));
+  out->set_message(wire.message());
+  out->set_details(wire.SerializeAsString());
 }
 
 }  // namespace gradwire::server

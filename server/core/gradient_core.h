@@ -49,6 +49,11 @@ class GradientCore {
                                v1::ComputeJacobianResponse* response, Call& call);
   absl::Status ComputeHessian(const v1::ComputeHessianRequest& request,
                               v1::ComputeHessianResponse* response, Call& call);
+  // One message of the stream. Never an error: the response has the call's own status.
+  absl::Status StreamCompute(const v1::StreamComputeRequest& request,
+                             v1::StreamComputeResponse* response, Call& call);
+  static void Refuse(const v1::StreamComputeRequest& request, const absl::Status& status,
+                     v1::StreamComputeResponse* response);
 
   // True where the thread that received `request` may run it: see QuickCalls. Sets call.quick_key,
   // by which the call is remembered.

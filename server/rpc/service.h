@@ -15,6 +15,9 @@
 //
 // The core of a unary rpc has `bool IsQuick(const Request&, server::Call&)` too: whether the call
 // may run on the thread that received it.
+//   service->AddExchange("StreamCompute", &core, &Core::StreamCompute);  // each message a call:
+//       absl::Status StreamCompute(const v1::StreamComputeRequest&, v1::StreamComputeResponse*,
+//                                  server::Call&);
 //
 // Every call is admitted by its bytes before they are parsed, counted in flight, cancelled by its
 // caller or its deadline, ended with DRAINING when the server stops (waiting streams at once), and
@@ -34,6 +37,7 @@
 
 #include "server/core/stream.h"
 #include "server/rpc/call_shell.h"
+#include "server/rpc/exchange.h"
 #include "server/rpc/streams.h"
 #include "server/rpc/unary.h"
 
@@ -55,6 +59,17 @@ class Service : public grpc::Service {
         [=, this, &path](Context* context, const Bytes* request, Bytes* response) {
           return Started(new TypedUnaryCall<Core, Request, Response>(
               core, method, environment_, path, context, request, response));
+        }));
+  }
+
+  template <typename Core, typename Request, typename Response>
+  void AddExchange(const std::string& rpc, Core* core,
+                   absl::Status (Core::*method)(const Request&, Response*, server::Call&)) {
+    const std::string& path = AddPath(rpc, grpc::internal::RpcMethod::BIDI_STREAMING);
+    SetHandler(
+        new grpc::internal::CallbackBidiHandler<Bytes, Bytes>([=, this, &path](Context* context) {
+          return Started(new TypedExchange<Core, Request, Response>(core, method, environment_,
+                                                                    path, context));
         }));
   }
 

@@ -9,14 +9,6 @@ namespace {
 // Larger requests are left to a worker unread.
 constexpr int64_t kSmallRequestBytes = 16 << 10;
 
-// Quick calls need next to no memory, and their threads are shared by all servers of the process:
-// so their workspaces draw on a small budget of their own.
-server::Workspace& WorkspaceOfThisThread() {
-  static auto& admission = *new server::Admission(int64_t{256} << 20);
-  thread_local server::Workspace workspace(&admission, int64_t{4} << 20);
-  return workspace;
-}
-
 google::protobuf::ArenaOptions WithBlock(char* block, size_t bytes) {
   google::protobuf::ArenaOptions options;
   options.initial_block = block;
@@ -25,6 +17,14 @@ google::protobuf::ArenaOptions WithBlock(char* block, size_t bytes) {
 }
 
 }  // namespace
+
+// Quick calls need next to no memory, and their threads are shared by all servers of the process:
+// so their workspaces draw on a small budget of their own.
+server::Workspace& WorkspaceOfThisThread() {
+  static auto& admission = *new server::Admission(int64_t{256} << 20);
+  thread_local server::Workspace workspace(&admission, int64_t{4} << 20);
+  return workspace;
+}
 
 UnaryCall::UnaryCall(const Environment& environment, const std::string& method,
                      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,

@@ -20,6 +20,9 @@
 
 namespace gradwire::rpc {
 
+// For quick calls on threads of gRPC.
+server::Workspace& WorkspaceOfThisThread();
+
 // One call, from its arrival to OnDone, when gRPC lets go of it. It may be cancelled at any moment:
 // OnDone comes only after Finish, and Finish is the last thing that a worker does with it.
 class UnaryCall : public grpc::ServerUnaryReactor {

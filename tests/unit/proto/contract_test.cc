@@ -45,6 +45,8 @@ constexpr const char* kRpcs[] = {
     "GradientService.ComputeHvp(ComputeHvpRequest) returns (ComputeHvpResponse)",
     "GradientService.ComputeJacobian(ComputeJacobianRequest) returns (ComputeJacobianResponse)",
     "GradientService.ComputeHessian(ComputeHessianRequest) returns (ComputeHessianResponse)",
+    "GradientService.StreamCompute(stream StreamComputeRequest) returns (stream "
+    "StreamComputeResponse)",
     "GraphService.CreateGraph(CreateGraphRequest) returns (Graph)",
     "GraphService.GetGraph(GetGraphRequest) returns (Graph)",
     "GraphService.ListGraphs(ListGraphsRequest) returns (ListGraphsResponse)",

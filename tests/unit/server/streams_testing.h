@@ -108,7 +108,23 @@ class TestCore {
     *response = request;
     return absl::OkStatus();
   }
-  bool IsQuick(const v1::Tensor&, server::Call&) const { return false; }
+  // Square roots, of one value, that wait for `hold_roots`.
+  absl::Status Root(const v1::Tensor& request, v1::Tensor* response, server::Call& call) {
+    ++roots;
+    while (hold_roots != nullptr &&
+           !hold_roots->WaitForNotificationWithTimeout(absl::Milliseconds(1))) {
+      GW_RETURN_IF_ERROR(call.cancel->Poll());
+    }
+    if (request.values(0) < 0) return Error(Reason::kInvalidSpec, "is negative");
+    response->add_values(std::sqrt(request.values(0)));
+    response->mutable_data()->assign(root_bytes, 'x');
+    return absl::OkStatus();
+  }
+  static void Refuse(const v1::Tensor&, const absl::Status& status, v1::Tensor* response) {
+    response->Clear();
+    response->add_shape(static_cast<int>(status.code()));
+  }
+  bool IsQuick(const v1::Tensor&, server::Call&) const { return quick; }
 
   Topic topic;
   std::atomic<int> alive{0};
@@ -116,6 +132,10 @@ class TestCore {
   std::atomic<int> pushes{0};
   std::atomic<int> finished_sinks{0};
   absl::Notification* hold_pushes = nullptr;
+  std::atomic<int> roots{0};
+  absl::Notification* hold_roots = nullptr;
+  size_t root_bytes = 0;
+  bool quick = false;
   absl::Mutex mutex;
   std::set<std::thread::id> threads ABSL_GUARDED_BY(mutex);
 
@@ -238,6 +258,7 @@ class StreamsTest : public ::testing::Test {
     service_.Add("Watch", &core_, &TestCore::Watch);
     service_.Add("Sum", &core_, &TestCore::Sum);
     service_.Add("Echo", &core_, &TestCore::Echo);
+    service_.AddExchange("Root", &core_, &TestCore::Root);
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -285,6 +306,14 @@ class StreamsTest : public ::testing::Test {
         grpc::internal::ClientWriterFactory<Message>::Create(
             channel_.get(), {path.c_str(), grpc::internal::RpcMethod::CLIENT_STREAMING}, context,
             response));
+  }
+  template <typename Message = v1::Tensor>
+  std::unique_ptr<grpc::ClientReaderWriter<Message, v1::Tensor>> Roots(
+      grpc::ClientContext* context) {
+    const std::string path = absl::StrCat("/", kServiceName, "/Root");
+    return std::unique_ptr<grpc::ClientReaderWriter<Message, v1::Tensor>>(
+        grpc::internal::ClientReaderWriterFactory<Message, v1::Tensor>::Create(
+            channel_.get(), {path.c_str(), grpc::internal::RpcMethod::BIDI_STREAMING}, context));
   }
   absl::Status Echo() {
     grpc::ClientContext context;
