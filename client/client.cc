@@ -231,6 +231,15 @@ absl::StatusOr<HessianResult> Client::Hessian(const ModelSource& model, const Na
   return ResultOf(response);
 }
 
+absl::StatusOr<CheckResult> Client::Check(const ModelSource& model, const NamedTensors& inputs,
+                                          const CheckOptions& options) const {
+  GW_ASSIGN_OR_RETURN(const v1::CheckGradientsRequest request, RequestOf(model, inputs, options));
+  v1::CheckGradientsResponse response;
+  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::CheckGradients,
+                          request, options.call.deadline, &response));
+  return ResultOf(response);
+}
+
 absl::StatusOr<GraphAnalysis> Client::Analyze(const ModelSource& model, const NamedTensors& inputs,
                                               const AnalyzeOptions& options) const {
   v1::AnalyzeGraphRequest request;

@@ -186,6 +186,33 @@ struct HessianResult {
   CallInfo info;
 };
 
+struct CheckOptions {
+  std::string output = {};  // these three as in GradientOptions
+  std::vector<std::string> wrt = {};
+  std::optional<Loss> loss = {};
+  int directions = 0;  // random ones for each w; 0: 2
+  double step = 0;     // 0: 1e-3
+  CallOptions call = {};
+};
+
+// As CheckGradientsResponse in gradient_service.proto.
+struct CheckResult {
+  struct Entry {
+    enum class Verdict { kAgrees, kDisagrees, kKink };
+    std::string wrt;
+    Verdict verdict = Verdict::kAgrees;
+    int64_t compared = 0;
+    bool is_direction = false;
+    std::vector<int64_t> coordinates;
+    double analytic = 0, numeric = 0, error = 0, step = 0;
+  };
+  bool passed = false;
+  std::vector<Entry> worst;  // one for each w
+  std::optional<double> adjoint_error, second_order_error;
+  Tensor value;
+  CallInfo info;
+};
+
 struct AnalyzeOptions {
   std::string output;  // as in GradientOptions; a value that is no scalar may be named too
   std::vector<std::string> wrt;  // as in GradientOptions
@@ -338,6 +365,10 @@ class Client {
   // A scalar, its gradient and all of its Hessian, block by block.
   absl::StatusOr<HessianResult> Hessian(const ModelSource& model, const NamedTensors& inputs,
                                         const HessianOptions& options = {}) const;
+
+  // Derivatives beside differences of the function.
+  absl::StatusOr<CheckResult> Check(const ModelSource& model, const NamedTensors& inputs,
+                                    const CheckOptions& options = {}) const;
 
   // What the graph consists of, whether it can be computed and differentiated, and at what cost.
   // Inputs may be left out; then there are no costs. Nothing is run.

@@ -245,4 +245,40 @@ absl::StatusOr<HessianResult> ResultOf(const v1::ComputeHessianResponse& respons
   return result;
 }
 
+absl::StatusOr<v1::CheckGradientsRequest> RequestOf(const ModelSource& model,
+                                                    const NamedTensors& inputs,
+                                                    const CheckOptions& options) {
+  v1::CheckGradientsRequest request;
+  GW_RETURN_IF_ERROR(StartRequest(model, inputs, options.call, &request));
+  request.set_output(options.output);
+  SetNames(options.wrt, request.mutable_wrt());
+  GW_RETURN_IF_ERROR(SetLoss(options.loss, &request));
+  request.set_directions(options.directions);
+  request.set_step(options.step);
+  return request;
+}
+
+absl::StatusOr<CheckResult> ResultOf(const v1::CheckGradientsResponse& response) {
+  CheckResult result;
+  result.passed = response.passed();
+  for (const v1::GradientCheck& check : response.checks()) {
+    result.worst.push_back({.wrt = check.wrt(),
+                            .verdict = static_cast<CheckResult::Entry::Verdict>(check.verdict()),
+                            .compared = check.compared(),
+                            .is_direction = check.is_direction(),
+                            .coordinates = {check.coordinates().begin(), check.coordinates().end()},
+                            .analytic = check.analytic(),
+                            .numeric = check.numeric(),
+                            .error = check.error(),
+                            .step = check.step()});
+  }
+  if (response.has_adjoint_error()) result.adjoint_error = response.adjoint_error();
+  if (response.has_second_order_error()) {
+    result.second_order_error = response.second_order_error();
+  }
+  GW_ASSIGN_OR_RETURN(result.value, TensorOf(response.value(), "value"));
+  result.info = InfoOf(response.info());
+  return result;
+}
+
 }  // namespace gradwire

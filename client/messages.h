@@ -50,6 +50,9 @@ absl::StatusOr<v1::ComputeJacobianRequest> RequestOf(const ModelSource& model,
 absl::StatusOr<v1::ComputeHessianRequest> RequestOf(const ModelSource& model,
                                                     const NamedTensors& inputs,
                                                     const HessianOptions& options);
+absl::StatusOr<v1::CheckGradientsRequest> RequestOf(const ModelSource& model,
+                                                    const NamedTensors& inputs,
+                                                    const CheckOptions& options);
 
 // INTERNAL for an answer that does not decode: it is the server's fault.
 absl::StatusOr<EvaluateResult> ResultOf(const v1::EvaluateResponse& response);
@@ -59,6 +62,7 @@ absl::StatusOr<JvpResult> ResultOf(const v1::ComputeJvpResponse& response);
 absl::StatusOr<HvpResult> ResultOf(const v1::ComputeHvpResponse& response);
 absl::StatusOr<JacobianResult> ResultOf(const v1::ComputeJacobianResponse& response);
 absl::StatusOr<HessianResult> ResultOf(const v1::ComputeHessianResponse& response);
+absl::StatusOr<CheckResult> ResultOf(const v1::CheckGradientsResponse& response);
 
 }  // namespace gradwire
 

@@ -28,6 +28,7 @@ enum class Command {
   kHvp,
   kJacobian,
   kHessian,
+  kCheck,
   kAnalyze,
   kMinimize,
   kTrain,
@@ -82,6 +83,8 @@ struct Arguments {
   std::string output_name;
   std::optional<Loss> loss;
   bool per_example = false;
+  int64_t directions = 0;
+  double step = 0;
   JacobianOptions::Direction direction = JacobianOptions::Direction::kAuto;
   CallOptions call;
   // What --deadline says, for calls that are not bounded where it does not.

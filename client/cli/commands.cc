@@ -85,6 +85,16 @@ Examples:
   gradwire hessian --model mlp.onnx x=@x.npy target=@t.npy --loss mse --wrt bias --output=json
 )";
 
+constexpr char kCheckHelp[] = R"(
+For each value differentiated by: the worst entry, by reverse mode and by differences, in DOUBLE. A
+kink is a place where the function has no derivative to compare. Exit code 1: something is wrong.
+
+Examples:
+  gradwire check 'x^2*y + y^3' x=2 y=3
+  gradwire check --model mlp.onnx images=@digits.npz labels=@digits.npz --directions 10
+  gradwire check 'relu(x)' x=0 --output=json
+)";
+
 constexpr char kAnalyzeHelp[] = R"(
 Lists every node that the server cannot compute or differentiate, with the way from the output that
 needs it. Inputs may be left out; then there are no costs. Exit code 1: something is in the way.
@@ -267,6 +277,8 @@ constexpr CommandRow kCommands[] = {
      AddComputeOptions, CheckCompute, RunCompute, true},
     {Command::kHessian, "", "hessian", "Compute a scalar, its gradient and its whole Hessian",
      kHessianHelp, AddComputeOptions, CheckCompute, RunCompute, true},
+    {Command::kCheck, "", "check", "Compare derivatives with differences of the function",
+     kCheckHelp, AddComputeOptions, CheckCompute, RunCheck, true},
     {Command::kAnalyze, "", "analyze",
      "Say what a graph consists of, needs and costs, without running it", kAnalyzeHelp,
      AddComputeOptions, CheckCompute, RunAnalyze, true},

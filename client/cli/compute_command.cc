@@ -248,8 +248,8 @@ void AddComputeOptions(Command command, CLI::App* app, RawArguments* raw) {
     AddText(app, "--direction", &raw->direction, "auto|forward|reverse",
             "By columns or by rows [the fewer ones]");
   }
-  const bool has_loss =
-      command == Command::kGrad || command == Command::kHvp || command == Command::kHessian;
+  const bool has_loss = command == Command::kGrad || command == Command::kHvp ||
+                        command == Command::kHessian || command == Command::kCheck;
   if (has_loss || command == Command::kAnalyze) {
     AddText(app, "--output-name", &raw->output_name, "NAME", "The scalar f [the only output]");
   }
@@ -260,11 +260,17 @@ void AddComputeOptions(Command command, CLI::App* app, RawArguments* raw) {
     AddText(app, "--loss-formula", &raw->loss_formula, "FORMULA",
             "A formula of the model's values is f: 'mean((y - t)^2)'");
   }
+  if (command == Command::kCheck) {
+    AddText(app, "--directions", &raw->directions, "N", "Random directions for each value [2]");
+    AddText(app, "--step", &raw->step, "H", "Of the differences [1e-3]");
+  }
   AddText(app, "--precision", &raw->precision, "as_graph|float|double", "Arithmetic [as_graph]");
   AddText(app, "--mode", &raw->mode, "as_graph|train|eval", "Dropout and the like [as_graph]");
   if (command == Command::kAnalyze) return;
-  AddList(app, "--batch", &raw->batch, "A,B",
-          "Inputs with an extra leading axis of points; so have the results");
+  if (command != Command::kCheck) {
+    AddList(app, "--batch", &raw->batch, "A,B",
+            "Inputs with an extra leading axis of points; so have the results");
+  }
   if (command == Command::kGrad) {
     app->add_flag("--per-example", raw->per_example,
                   "A gradient for each row of the model's batch axis");
@@ -303,6 +309,11 @@ absl::Status CheckCompute(const RawArguments& raw, Arguments* out) {
   out->call.check_finite = raw.check_finite;
   out->call.batch = SplitNames(raw.batch);
   out->per_example = raw.per_example;
+  GW_ASSIGN_OR_RETURN(out->directions, ParseCount("--directions", raw.directions));
+  if (!absl::SimpleAtod(raw.step, &out->step)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--step: got '", raw.step, "', expected a number"));
+  }
   if (!absl::SimpleAtoi(raw.seed, &out->call.seed)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--seed: got '", raw.seed, "', expected a whole number from 0 to 2^64-1"));
@@ -363,6 +374,25 @@ absl::StatusOr<int> RunCompute(const Client& client, const Arguments& arguments,
     *console.out << AnswerAsText(answer, arguments.show_info, console.colour_out);
   }
   return kOk;
+}
+
+absl::StatusOr<int> RunCheck(const Client& client, const Arguments& arguments,
+                             const Console& console) {
+  GW_ASSIGN_OR_RETURN(const ModelAndInputs prepared, OrLocal(ReadModelAndInputs(arguments)));
+  GW_ASSIGN_OR_RETURN(
+      const CheckResult result,
+      client.Check(
+          prepared.model, prepared.inputs,
+          {.output = arguments.output_name,
+           .wrt = arguments.wrt,
+           .loss = arguments.loss,
+           .directions = static_cast<int>(std::min<int64_t>(arguments.directions, 1 << 30)),
+           .step = arguments.step,
+           .call = arguments.call}));
+  *console.out << (arguments.json ? CheckAsJson(result) + "\n"
+                                  : CheckAsText(result, ValueName(arguments, prepared.signature),
+                                                console.colour_out));
+  return result.passed ? kOk : kCheckFailed;
 }
 
 absl::StatusOr<int> RunAnalyze(const Client& client, const Arguments& arguments,

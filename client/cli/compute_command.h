@@ -14,6 +14,8 @@ void AddComputeOptions(Command command, CLI::App* app, RawArguments* raw);
 absl::Status CheckCompute(const RawArguments& raw, Arguments* out);
 absl::StatusOr<int> RunCompute(const Client& client, const Arguments& arguments,
                                const Console& console);
+absl::StatusOr<int> RunCheck(const Client& client, const Arguments& arguments,
+                             const Console& console);
 absl::StatusOr<int> RunAnalyze(const Client& client, const Arguments& arguments,
                                const Console& console);
 

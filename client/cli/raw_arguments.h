@@ -38,6 +38,8 @@ struct RawArguments {
   std::string direction = "auto";
   std::vector<std::string> batch;
   bool per_example = false;
+  std::string directions = "0";
+  std::string step = "0";
   std::string precision = "as_graph";
   std::string mode = "as_graph";
   std::string seed = "0";

@@ -159,6 +159,31 @@ std::string AnswerAsJson(const Answer& answer) {
   return out;
 }
 
+std::string CheckAsJson(const CheckResult& result) {
+  constexpr const char* kVerdicts[] = {"AGREES", "DISAGREES", "KINK"};
+  std::string out =
+      absl::StrCat("{\"passed\": ", result.passed ? "true" : "false", ", \"checks\": [");
+  for (const CheckResult::Entry& e : result.worst) {
+    absl::StrAppend(
+        &out, &e == result.worst.data() ? "" : ", ", "{\"wrt\": ", StringAsJson(e.wrt),
+        ", \"verdict\": \"", kVerdicts[static_cast<int>(e.verdict)],
+        "\", \"compared\": ", e.compared, ", \"is_direction\": ", e.is_direction ? "true" : "false",
+        ", \"coordinates\": [", absl::StrJoin(e.coordinates, ", "),
+        "], \"analytic\": ", NumberAsJson(e.analytic), ", \"numeric\": ", NumberAsJson(e.numeric),
+        ", \"error\": ", NumberAsJson(e.error), ", \"step\": ", NumberAsJson(e.step), "}");
+  }
+  out += "]";
+  if (result.adjoint_error) {
+    absl::StrAppend(&out, ", \"adjoint_error\": ", NumberAsJson(*result.adjoint_error));
+  }
+  if (result.second_order_error) {
+    absl::StrAppend(&out, ", \"second_order_error\": ", NumberAsJson(*result.second_order_error));
+  }
+  absl::StrAppend(&out, ", \"value\": ", TensorAsJson(result.value),
+                  ", \"info\": ", Dump(InfoAsJson(result.info)), "}");
+  return out;
+}
+
 std::string AnalysisAsJson(const GraphAnalysis& a) {
   const auto values = [](const std::vector<GraphAnalysis::Value>& from) {
     Json out = Json::array();

@@ -23,6 +23,8 @@ namespace gradwire::cli {
 
 std::string TensorAsJson(const TensorView& tensor);
 std::string AnswerAsJson(const Answer& answer);
+// The fields of CheckGradientsResponse.
+std::string CheckAsJson(const CheckResult& result);
 // The fields of AnalyzeGraphResponse, shapes as lists of numbers and symbols.
 std::string AnalysisAsJson(const GraphAnalysis& analysis);
 std::string CapabilitiesAsJson(const ServerCapabilities& capabilities, absl::string_view address);

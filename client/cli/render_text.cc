@@ -166,6 +166,36 @@ int64_t CountOf(const std::vector<GraphAnalysis::Value>& values) {
 
 }  // namespace
 
+std::string CheckAsText(const CheckResult& result, const std::string& value_name, bool colour) {
+  constexpr const char* kVerdicts[] = {"ok", "WRONG", "kink"};
+  std::vector<std::vector<std::string>> rows = {
+      {"by", "verdict", "worst at", "reverse mode", "differences", "error", "compared"}};
+  for (const CheckResult::Entry& e : result.worst) {
+    const std::string at = e.compared == 0 ? "-"
+                           : e.is_direction
+                               ? "a direction"
+                               : absl::StrCat("[", absl::StrJoin(e.coordinates, ","), "]");
+    rows.push_back({Printable(absl::StrCat("d", value_name, "/d", e.wrt)),
+                    kVerdicts[static_cast<int>(e.verdict)], at,
+                    absl::StrFormat("%.12g", e.analytic), absl::StrFormat("%.12g", e.numeric),
+                    absl::StrFormat("%.1e", e.error), absl::StrCat(e.compared)});
+  }
+  std::string out = AlignedTable(rows);
+  std::vector<std::pair<std::string, std::string>> rest;
+  if (result.adjoint_error) {
+    rest.emplace_back("forward beside reverse mode",
+                      absl::StrFormat("error %.1e", *result.adjoint_error));
+  }
+  rest.emplace_back("second order", result.second_order_error
+                                        ? absl::StrFormat("error %.1e", *result.second_order_error)
+                                        : "has none here");
+  const char* paint = !colour ? "" : result.passed ? kBoldCyan : kBoldRed;
+  absl::StrAppend(&out, "\n", NameTable(rest), "\n", paint,
+                  result.passed ? "The derivatives agree." : "SOME DERIVATIVES ARE WRONG.",
+                  colour ? kPlain : "", "\n");
+  return out;
+}
+
 std::string AnalysisAsText(const GraphAnalysis& a, bool colour) {
   std::vector<std::pair<std::string, std::string>> rows;
   const auto add_values = [&rows](const char* role, const auto& values) {

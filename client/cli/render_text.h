@@ -21,6 +21,8 @@ namespace gradwire::cli {
 // answer was computed. The results of vectors are called (J'v)[x], (Jv)[f] and (Hv)[x], numbered
 // where there are several: (Hv1)[x], (Hv2)[x].
 std::string AnswerAsText(const Answer& answer, bool show_info, bool colour);
+// A table of the worst entries, then what else was compared.
+std::string CheckAsText(const CheckResult& result, const std::string& value_name, bool colour);
 // Tables of values, ops and costs, then the issues, each with its path.
 std::string AnalysisAsText(const GraphAnalysis& analysis, bool colour);
 std::string CapabilitiesAsText(const ServerCapabilities& capabilities, absl::string_view address);

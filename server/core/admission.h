@@ -30,6 +30,8 @@ class Reservation {
  public:
   Reservation() = default;  // of nothing: cannot grow
   explicit Reservation(Admission* admission) : admission_(admission) {}
+  // One of nothing, of the same budget.
+  Reservation Another() const { return Reservation(admission_); }
   Reservation(Reservation&& other) noexcept;
   Reservation& operator=(Reservation&& other) noexcept;
   ~Reservation() { Release(); }

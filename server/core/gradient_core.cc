@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "proto/codec/status_codec.h"
+#include "server/core/gradient_checker.h"
 #include "server/core/pipeline.h"
 
 namespace gradwire::server {
@@ -246,6 +247,11 @@ absl::Status GradientCore::ComputeHessian(const v1::ComputeHessianRequest& reque
     if (of_cotangents) *response->mutable_value() = p.SharedCotangentSum();
     return absl::OkStatus();
   });
+}
+
+absl::Status GradientCore::CheckGradients(const v1::CheckGradientsRequest& request,
+                                          v1::CheckGradientsResponse* response, Call& call) {
+  return GradientChecker(this, request, call).Check(response);
 }
 
 absl::Status GradientCore::StreamCompute(const v1::StreamComputeRequest& request,

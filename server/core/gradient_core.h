@@ -49,6 +49,8 @@ class GradientCore {
                                v1::ComputeJacobianResponse* response, Call& call);
   absl::Status ComputeHessian(const v1::ComputeHessianRequest& request,
                               v1::ComputeHessianResponse* response, Call& call);
+  absl::Status CheckGradients(const v1::CheckGradientsRequest& request,
+                              v1::CheckGradientsResponse* response, Call& call);
   // One message of the stream. Never an error: the response has the call's own status.
   absl::Status StreamCompute(const v1::StreamComputeRequest& request,
                              v1::StreamComputeResponse* response, Call& call);
@@ -60,7 +62,7 @@ class GradientCore {
   template <typename Request>
   bool IsQuick(const Request& request, Call& call) const {
     call.quick_key = QuickKey(request);
-    return quick_calls_.Contains(call.quick_key);
+    return call.quick_key != 0 && quick_calls_.Contains(call.quick_key);
   }
 
  private:

@@ -86,6 +86,7 @@ uint64_t QuickKey(const v1::ComputeHessianRequest& request) {
   return KeyOf(7, request, request.output(), request.has_cotangents(),
                Key(request.cotangents().tensors()), Key(request.wrt()));
 }
+uint64_t QuickKey(const v1::CheckGradientsRequest&) { return 0; }
 uint64_t QuickKey(const v1::StreamComputeRequest& request) {
   using Request = v1::StreamComputeRequest;
   switch (request.call_case()) {

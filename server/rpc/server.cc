@@ -175,6 +175,7 @@ struct Server::State {
     gradient.Add("ComputeHvp", &gradient_core, &GradientCore::ComputeHvp);
     gradient.Add("ComputeJacobian", &gradient_core, &GradientCore::ComputeJacobian);
     gradient.Add("ComputeHessian", &gradient_core, &GradientCore::ComputeHessian);
+    gradient.Add("CheckGradients", &gradient_core, &GradientCore::CheckGradients);
     gradient.AddExchange("StreamCompute", &gradient_core, &GradientCore::StreamCompute);
     Service& graph = AddService(v1::GraphService::service_full_name());
     graph.Add("CreateGraph", &graphs, &GraphStore::CreateGraph);

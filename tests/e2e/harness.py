@@ -28,6 +28,8 @@ EXIT_SECONDS = 60
 def environment(**extra):
     """The caller's, without the settings of servers and clients."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GRADWIRE_")}
+    # Tests share the processors: teams that spin while they wait keep each other's servers from starting.
+    kept.setdefault("OMP_WAIT_POLICY", "passive")
     return {**kept, **extra}
 
 

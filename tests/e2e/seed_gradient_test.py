@@ -76,6 +76,15 @@ class SeedGradientTest(harness.ServerTestCase):
         self.assertEqual([p["x"]["data"] for p in reply["products"]], [[13], [24]])
         self.assertEqual([p["y"]["data"] for p in reply["products"]], [[1], [2]])
 
+    def test_a_check_tells_right_from_kinks(self):
+        shown = self.gradwire("check", "x^2*y + y^3", "x=2", "y=3")
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertIn("The derivatives agree.", shown.stdout)
+        reply = self.gradwire_json("check", "sum(relu(x)) + y", "x=[0,1,2]", "y=3")
+        self.assertEqual([(c["wrt"], c["verdict"], c["coordinates"]) for c in reply["checks"]],
+                         [("x", "KINK", [0]), ("y", "AGREES", [])])
+        self.assertLess(reply["second_order_error"], 1e-9)
+
     def test_many_points_go_in_one_call(self):
         reply = self.gradwire_json("grad", "x^2*y", "x=[1,2,3]", "y=5", "--batch", "x", "--wrt", "x")
         self.assertEqual(reply["value"]["data"], [5, 20, 45])

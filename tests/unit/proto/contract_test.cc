@@ -45,6 +45,7 @@ constexpr const char* kRpcs[] = {
     "GradientService.ComputeHvp(ComputeHvpRequest) returns (ComputeHvpResponse)",
     "GradientService.ComputeJacobian(ComputeJacobianRequest) returns (ComputeJacobianResponse)",
     "GradientService.ComputeHessian(ComputeHessianRequest) returns (ComputeHessianResponse)",
+    "GradientService.CheckGradients(CheckGradientsRequest) returns (CheckGradientsResponse)",
     "GradientService.StreamCompute(stream StreamComputeRequest) returns (stream "
     "StreamComputeResponse)",
     "GraphService.CreateGraph(CreateGraphRequest) returns (Graph)",

@@ -639,6 +639,61 @@ TEST_F(RefusedTest, Batches) {
            Reason::kShapeMismatch, "tangents[0].x"}});
 }
 
+// ---- Checks
+
+TEST_F(GradientCoreTest, ACheckComparesEveryWrtToManyDigits) {
+  v1::CheckGradientsResponse reply;
+  ASSERT_EQ(Run(&GradientCore::CheckGradients,
+                "model { expression: 'sum(exp(x) * w) + w^3' }"
+                "inputs { key: 'w' value { values: 2 } }" +
+                    InputX("shape: [1, 2]", {0.5, -1}) + "directions: 5",
+                &reply),
+            absl::OkStatus());
+  EXPECT_TRUE(reply.passed());
+  ASSERT_EQ(reply.checks_size(), 2);
+  EXPECT_EQ(reply.checks(0).wrt(), "w");
+  EXPECT_EQ(reply.checks(0).compared(), 6);
+  EXPECT_EQ(reply.checks(1).compared(), 7);
+  for (const v1::GradientCheck& check : reply.checks()) {
+    EXPECT_LT(check.error(), 1e-10);
+    EXPECT_NE(check.analytic(), 0);
+  }
+  EXPECT_LT(reply.adjoint_error(), 1e-14);
+  EXPECT_LT(reply.second_order_error(), 1e-9);
+}
+
+// Differences of far too large a step stand for a wrong derivative.
+TEST_F(GradientCoreTest, ACheckFailsWhereDifferencesDisagree) {
+  v1::CheckGradientsResponse reply;
+  ASSERT_EQ(Run(&GradientCore::CheckGradients,
+                "model { expression: 'exp(20 * x)' } step: 1" + InputX("", {0}), &reply),
+            absl::OkStatus());
+  EXPECT_FALSE(reply.passed());
+  EXPECT_EQ(reply.checks(0).verdict(), v1::GradientCheck::Verdict::DISAGREES);
+  EXPECT_EQ(std::abs(reply.checks(0).analytic()), 20);
+}
+
+TEST_F(GradientCoreTest, AJumpIsNoWrongDerivative) {
+  v1::CheckGradientsResponse reply;
+  ASSERT_EQ(
+      Run(&GradientCore::CheckGradients,
+          "model { expression: 'where(x > 1, 5 * x, 2 * x)' }" + InputX("", {1.0004}), &reply),
+      absl::OkStatus());
+  EXPECT_EQ(reply.checks(0).verdict(), v1::GradientCheck::Verdict::KINK);
+  EXPECT_EQ(std::abs(reply.checks(0).analytic()), 5);
+}
+
+TEST_F(RefusedTest, Checks) {
+  const std::string seed = kSeed;
+  Expect(&GradientCore::CheckGradients,
+         {{"directions", seed + "directions: 5000", Reason::kInvalidSpec, "directions"},
+          {"step", seed + "step: -1", Reason::kInvalidSpec, "step"},
+          {"batch", seed + "options { batch: 'x' }", Reason::kInvalidSpec, "options.batch"},
+          {"between", "model { expression: 'u = x^2; u*x' } wrt: 'u'" + InputX("", {2}),
+           Reason::kUnknownInput, "inputs.u"},
+          {"output", seed + "output: 'nope'", Reason::kUnknownOutput, "nope"}});
+}
+
 TEST_F(GradientCoreTest, NamesEveryBadTensorAtOnce) {
   v1::EvaluateResponse reply;
   const absl::Status status = Run(&GradientCore::Evaluate, R"pb(
