@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Runs a folder of outside conformance cases against a gradwire-server over gRPC.
 
-    tests/conformance/run_cases.py DIR [--bin build/dev/bin] [--only SUBSTRING] [--verbose] [--server ADDR]
+    tests/conformance/run_cases.py DIR [--bin build/dev/bin] [--only SUBSTRING] [--strict] [--verbose] [--server ADDR]
 
 Each case asks for outputs and gradients (ComputeVjp), J v (ComputeJvp) and H v (ComputeHvp); cases.py says what a
 case holds and judges. An answer of "not supported" is counted apart from a wrong one. Prints how many passed, were
 wrong and are not supported: by source and tier, by dtype, and by op where not all passed, with the reasons. Ends 0
-if no answer was wrong and no refusal lacked a reason.
+if no answer was wrong and no refusal lacked a reason; with --strict, if all passed.
 """
 import argparse
 import collections
@@ -119,9 +119,9 @@ class Table:
 
 
 def run(args, runner):
-    """The number of wrong answers."""
+    """The number of wrong answers; with --strict, of all that did not pass."""
     tables = [Table("source, tier"), Table("dtype"), Table("op (where not all passed)")]
-    reasons, wrong = collections.Counter(), []
+    reasons, wrong, failing = collections.Counter(), [], VERDICTS[1:] if args.strict else ("wrong",)
     for folder in cases.find(args.dir):
         if args.only not in folder:
             continue
@@ -132,8 +132,8 @@ def run(args, runner):
         tables[1].add(case.meta.get("dtype", "?"), verdict)
         for op in set(case.meta.get("ops", [])):
             tables[2].add(op, verdict)
-        if verdict == "wrong":
-            wrong.append(f"WRONG {name}: {why}")
+        if verdict in failing:
+            wrong.append(f"{verdict.upper()} {name}: {why}")
         if verdict == "unsupported":
             reasons[why.split("; the first: ")[-1][:140]] += 1
         if args.verbose:
@@ -160,6 +160,7 @@ def main():
     parser.add_argument("--bin", default=os.environ.get("GRADWIRE_BIN"), help="where the built programs are")
     parser.add_argument("--server", help="a server that runs; default: one is started")
     parser.add_argument("--only", default="", help="only cases whose path contains this")
+    parser.add_argument("--strict", action="store_true", help="what is not supported fails as well")
     parser.add_argument("--verbose", action="store_true", help="a line for each case")
     args = parser.parse_args()
     source = os.path.abspath(os.path.join(HERE, "..", ".."))
