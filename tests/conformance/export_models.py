@@ -9,16 +9,17 @@ are relative to the largest element of each tensor: 1e-8 in DOUBLE, 1e-4 in FLOA
 --big adds the sizes that benchmarks use. Needs Debian's python3-torch and python3-onnx.
 """
 import argparse
-import json
 import math
 import os
 import sys
 import warnings
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cases
 
 MODELS = {}
 
@@ -396,68 +397,47 @@ def answers(module, inputs, known, random):
             for values in ({"loss": loss}, grads, vector, {"loss": slope}, products)]
 
 
-def tolerance(dtype, value, order):
-    relative = {"float32": 1e-4, "float64": 1e-8}[dtype] * 20 ** (order - 1)
-    return {"rtol": relative, "atol": relative * max(float(np.abs(value).max(initial=0)), 1e-3)}
-
-
-def arrays(folder, file, values):
-    keys = {n: f"t{i}" for i, n in enumerate(values)}
-    np.savez(os.path.join(folder, file), **{keys[n]: v for n, v in values.items()})
-    return keys
-
-
 def made(name):
     make, size = MODELS[name][:2]
     torch.manual_seed(1)
     return make(torch.Generator().manual_seed(2), *size)
 
 
-def export(name, out, dtype):
+def write_onnx(module, inputs, path, axes):
+    torch.onnx.export(module, tuple(inputs.values()), path, input_names=list(inputs), output_names=["loss"],
+                      opset_version=17, do_constant_folding=False, training=torch.onnx.TrainingMode.TRAINING,
+                      dynamic_axes=axes)
+
+
+def export(name, out, dtype, folder=None, write=write_onnx):
+    """(nodes, ops, parameters that go by other names in the graph) of the case written to out/`folder`."""
     module, inputs = made(name)
     module.train()
     # What goes in is what FLOAT can hold, so that both types have the same answers.
     inputs = {n: x.float() if x.is_floating_point() else x for n, x in inputs.items()}
     torch_type = getattr(torch, dtype)
     sent = {n: x.to(torch_type) if x.is_floating_point() else x for n, x in inputs.items()}
-    folder = os.path.join(out, f"{name}_{dtype}")
+    folder = os.path.join(out, folder or f"{name}_{dtype}")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "model.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module.to(torch_type), tuple(sent.values()), path, input_names=list(sent),
-                          output_names=["loss"], opset_version=17, do_constant_folding=False,
-                          training=torch.onnx.TrainingMode.TRAINING, dynamic_axes=MODELS[name][3])
+        write(module.to(torch_type), sent, path, MODELS[name][3])
     import onnx
-    graph = onnx.load(path, load_external_data=False).graph
-    known = {i.name for i in graph.initializer} | {i.name for i in graph.input}
+    model = onnx.load(path, load_external_data=False)
+    known = {i.name for i in model.graph.initializer} | {i.name for i in model.graph.input}
     module = made(name)[0].double().train()  # the export has moved running statistics
     loss, grads, vector, slope, products = answers(
         module, {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()}, known,
         torch.Generator().manual_seed(3))
-    np_type = np.dtype(dtype)
-
-    def judged(file, values, order, **more):
-        return {n: {"key": k, "dtype": dtype, "shape": list(values[n].shape), "tol": tolerance(dtype, values[n], order),
-                    **{key: of(n) for key, of in more.items()}}
-                for n, k in arrays(folder, file, values).items()}
-
-    meta = {
-        "tier": "core", "dtype": dtype, "opset": 17, "ops": sorted({n.op_type for n in graph.node}),
-        "inputs": {n: {"key": k, "dtype": str(sent[n].numpy().dtype), "shape": list(sent[n].shape)}
-                   for n, k in arrays(folder, "inputs.npz", {n: x.numpy() for n, x in sent.items()}).items()},
-        "outputs": judged("expected_outputs.npz", loss, 1),
-        "cotangents": arrays(folder, "cotangents.npz", {"loss": np.ones((), np_type)}),
-        "grads": judged("expected_grads.npz", grads, 1, kind=lambda n: "input" if n in sent else "initializer",
-                        optional=lambda n: False),
-        "tangents": arrays(folder, "tangents.npz", {n: v.astype(np_type) for n, v in vector.items()}),
-        "jvp": judged("expected_jvp.npz", slope, 2),
-        "hvp": judged("expected_hvp.npz", products, 2),
-    }
-    with open(os.path.join(folder, "meta.json"), "w") as f:
-        json.dump(meta, f, separators=(",", ":"))
-    unnamed = {n for n, _ in module.named_parameters()} - known
-    return len(graph.node), len(meta["ops"]), unnamed
+    relative = {"float32": 1e-4, "float64": 1e-8}[dtype]
+    ops = {node.op_type for node in model.graph.node}
+    cases.write(folder, model.SerializeToString(), dtype, next(o.version for o in model.opset_import if not o.domain),
+                ops, {n: x.numpy() for n, x in sent.items()},
+                {"outputs": loss, "grads": grads, "jvp": slope, "hvp": products},
+                {"outputs": relative, "grads": relative, "jvp": 20 * relative, "hvp": 20 * relative},
+                {"cotangents": {"loss": 1.0}, "tangents": vector})
+    return len(model.graph.node), len(ops), {n for n, _ in module.named_parameters()} - known
 
 
 def main():
