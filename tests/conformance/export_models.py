@@ -386,6 +386,8 @@ def answers(module, inputs, known, random):
     loss = module(*leaves.values())
     tensors = dict(module.named_parameters()) | {n: x for n, x in leaves.items() if x.is_floating_point()}
     tensors = {n: x for n, x in tensors.items() if n in known}
+    if not tensors:
+        raise ValueError("no parameter kept its name")
     grads = torch.autograd.grad(loss, list(tensors.values()), create_graph=True, allow_unused=True)
     grads = {n: g for n, g in zip(tensors, grads) if g is not None}
     tensors = {n: tensors[n] for n in grads}
@@ -409,10 +411,10 @@ def write_onnx(module, inputs, path, axes):
                       dynamic_axes=axes)
 
 
-def export(name, out, dtype, folder=None, write=write_onnx):
+def export(name, out, dtype, folder=None, write=write_onnx, training=True):
     """(nodes, ops, parameters that go by other names in the graph) of the case written to out/`folder`."""
     module, inputs = made(name)
-    module.train()
+    module.train(training)
     # What goes in is what FLOAT can hold, so that both types have the same answers.
     inputs = {n: x.float() if x.is_floating_point() else x for n, x in inputs.items()}
     torch_type = getattr(torch, dtype)
@@ -426,7 +428,7 @@ def export(name, out, dtype, folder=None, write=write_onnx):
     import onnx
     model = onnx.load(path, load_external_data=False)
     known = {i.name for i in model.graph.initializer} | {i.name for i in model.graph.input}
-    module = made(name)[0].double().train()  # the export has moved running statistics
+    module = made(name)[0].double().train(training)  # the export has moved running statistics
     loss, grads, vector, slope, products = answers(
         module, {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()}, known,
         torch.Generator().manual_seed(3))
