@@ -65,7 +65,7 @@ absl::StatusOr<Window> MakeWindow(absl::Span<const int64_t> in, absl::Span<const
   const size_t rank = in.size();
   if (rank < 1 || rank > kMaxWindowRank) {
     return Error(
-        Reason::kShapeMismatch,
+        rank < 1 ? Reason::kShapeMismatch : Reason::kUnsupportedOp,
         absl::StrCat("there are ", rank, " spatial dimensions, expected 1 to ", kMaxWindowRank));
   }
   if (kernel.size() != rank || strides.size() != rank || dilations.size() != rank ||

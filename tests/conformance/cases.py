@@ -86,6 +86,45 @@ def difference(got, want, tol):
             f" (atol {tol['atol']:.3g}, rtol {tol['rtol']:.3g})")
 
 
+def write(folder, model, dtype, opset, ops, inputs, values, tolerances, vectors=None, tier="core"):
+    """Writes a case: arrays by name, as the comment above calls them.
+
+    `inputs` {name: array}; `values` {kind: {name: array}} of KINDS; `tolerances` {kind: relative}, to the largest
+    element of each tensor, integers are held to equality; `vectors` {"cotangents", "tangents": {name: array}}.
+    Gradients by what is not among the inputs are those of initialisers.
+    """
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "model.onnx"), "wb") as f:
+        f.write(model)
+
+    def save(file, arrays):
+        keys = {n: f"t{i}" for i, n in enumerate(arrays)}
+        np.savez(os.path.join(folder, file), **{keys[n]: a for n, a in arrays.items()})
+        return keys
+
+    def described(name, array, key, kind):
+        info = {"key": key, "dtype": str(array.dtype) if kind == "outputs" else dtype, "shape": list(array.shape)}
+        if array.dtype.kind == "f":
+            relative = tolerances[kind]
+            info["tol"] = {"rtol": relative, "atol": relative * max(float(np.abs(array).max(initial=0)), 1e-3)}
+            if kind == "outputs":
+                info["dtype"] = dtype
+        if kind == "grads":
+            info |= {"kind": "input" if name in inputs else "initializer", "optional": False}
+        return info
+
+    meta = {"tier": tier, "dtype": dtype, "opset": opset, "ops": sorted(ops)}
+    meta["inputs"] = {n: {"key": k, "dtype": str(inputs[n].dtype), "shape": list(inputs[n].shape)}
+                      for n, k in save("inputs.npz", inputs).items()}
+    for kind, arrays in values.items():
+        arrays = {n: np.asarray(a) for n, a in arrays.items()}
+        meta[kind] = {n: described(n, arrays[n], k, kind) for n, k in save(KINDS[kind], arrays).items()}
+    for kind, arrays in (vectors or {}).items():
+        meta[kind] = save(f"{kind}.npz", {n: np.asarray(a, dtype) for n, a in arrays.items()})
+    with open(os.path.join(folder, "meta.json"), "w") as f:
+        json.dump(meta, f, separators=(",", ":"))
+
+
 def find(root, training=False):
     """The case folders below `root`, sorted: those of training jobs, or the others."""
     out = []

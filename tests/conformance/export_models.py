@@ -1,40 +1,44 @@
 #!/usr/bin/python3
-"""Exports whole models from PyTorch as conformance cases: the loss, and every parameter's gradient.
+"""Exports whole models from PyTorch as conformance cases: the loss, every parameter's gradient, J v and H v.
 
     tests/conformance/export_models.py OUT [--only NAME] [--big]
     scripts/conformance OUT
 
 Each model goes in twice, FLOAT and DOUBLE; PyTorch's answers are those of the same parameters in double. Tolerances
-are relative to the largest element of each tensor: 1e-8 in DOUBLE, 1e-4 in FLOAT. --big adds the sizes that
-benchmarks use. Needs Debian's python3-torch and python3-onnx.
+are relative to the largest element of each tensor: 1e-8 in DOUBLE, 1e-4 in FLOAT, 20 times that for J v and H v.
+--big adds the sizes that benchmarks use. Needs Debian's python3-torch and python3-onnx.
 """
 import argparse
-import json
 import math
 import os
 import sys
 import warnings
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cases
+
 MODELS = {}
 
 
-def model(*sizes, big=()):
-    """A function (random generator, *size) -> (module with forward(*inputs) -> loss, {input: tensor})."""
+def model(*sizes, big=(), axes=None):
+    """A function (random generator, *size) -> (module with forward(*inputs) -> loss, {input: tensor}).
+
+    `axes`, {input: {axis: symbol}}, are left open in the export.
+    """
     def register(make):
         for size in (*(sizes or ((),)), *big):
             name = "_".join([make.__name__, *map(str, size)]) if size else make.__name__
-            MODELS[name] = (make, size, size in big)
+            MODELS[name] = (make, size, size in big, axes)
         return make
     return register
 
 
 def normal(random, *shape):
-    return torch.randn(*shape, generator=random, dtype=torch.float64)
+    return torch.randn(shape, generator=random, dtype=torch.float64)
 
 
 def labels(random, classes, *shape):
@@ -192,6 +196,12 @@ def nanogpt(random, layers, width, length, batch):
     net = Gpt(layers, width, length, words)
     loss = Loss(net, lambda net, x, t: F.cross_entropy(net(x).view(-1, words), t.view(-1)))
     return loss, {"x": labels(random, words, batch, length), "t": labels(random, words, batch, length)}
+
+
+@model((2, 8, 5, 2), axes={"x": {0: "batch", 1: "length"}, "t": {0: "batch", 1: "length"}})
+def open_gpt(random, layers, width, length, batch):
+    """Two thirds of its nodes compute shapes."""
+    return nanogpt(random, layers, width, length, batch)
 
 
 class LlamaBlock(nn.Module):
@@ -370,70 +380,66 @@ def runge_kutta(random):
 
 # ---- Cases
 
-def answers(module, inputs):
-    """Loss and gradients in double."""
+def answers(module, inputs, known, random):
+    """What is right, in double: loss, gradients by the floating tensors of `known`, a vector, and J v and H v of it."""
     leaves = {n: x.clone().requires_grad_() if x.is_floating_point() else x for n, x in inputs.items()}
     loss = module(*leaves.values())
-    names = dict(module.named_parameters()) | {n: x for n, x in leaves.items() if x.is_floating_point()}
-    grads = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
-    return loss.detach().numpy(), {n: g.numpy() for n, g in zip(names, grads) if g is not None}
-
-
-def tolerance(dtype, largest):
-    relative = {"float32": 1e-4, "float64": 1e-8}[dtype]
-    return {"rtol": relative, "atol": relative * max(float(largest), 1e-3)}
-
-
-def arrays(folder, file, values):
-    keys = {n: f"t{i}" for i, n in enumerate(values)}
-    np.savez(os.path.join(folder, file), **{keys[n]: v for n, v in values.items()})
-    return keys
+    tensors = dict(module.named_parameters()) | {n: x for n, x in leaves.items() if x.is_floating_point()}
+    tensors = {n: x for n, x in tensors.items() if n in known}
+    if not tensors:
+        raise ValueError("no parameter kept its name")
+    grads = torch.autograd.grad(loss, list(tensors.values()), create_graph=True, allow_unused=True)
+    grads = {n: g for n, g in zip(tensors, grads) if g is not None}
+    tensors = {n: tensors[n] for n in grads}
+    vector = {n: normal(random, *x.shape).float().double() for n, x in tensors.items()}
+    slope = sum((g * vector[n]).sum() for n, g in grads.items())
+    products = torch.autograd.grad(slope, list(tensors.values()), allow_unused=True)
+    products = {n: torch.zeros_like(tensors[n]) if p is None else p for n, p in zip(tensors, products)}
+    return [{n: x.detach().numpy() for n, x in values.items()}
+            for values in ({"loss": loss}, grads, vector, {"loss": slope}, products)]
 
 
 def made(name):
-    make, size, _ = MODELS[name]
+    make, size = MODELS[name][:2]
     torch.manual_seed(1)
     return make(torch.Generator().manual_seed(2), *size)
 
 
-def export(name, out, dtype):
+def write_onnx(module, inputs, path, axes):
+    torch.onnx.export(module, tuple(inputs.values()), path, input_names=list(inputs), output_names=["loss"],
+                      opset_version=17, do_constant_folding=False, training=torch.onnx.TrainingMode.TRAINING,
+                      dynamic_axes=axes)
+
+
+def export(name, out, dtype, folder=None, write=write_onnx, training=True):
+    """(nodes, ops, parameters that go by other names in the graph) of the case written to out/`folder`."""
     module, inputs = made(name)
-    module.train()
+    module.train(training)
     # What goes in is what FLOAT can hold, so that both types have the same answers.
     inputs = {n: x.float() if x.is_floating_point() else x for n, x in inputs.items()}
     torch_type = getattr(torch, dtype)
     sent = {n: x.to(torch_type) if x.is_floating_point() else x for n, x in inputs.items()}
-    folder = os.path.join(out, f"{name}_{dtype}")
+    folder = os.path.join(out, folder or f"{name}_{dtype}")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "model.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module.to(torch_type), tuple(sent.values()), path, input_names=list(sent),
-                          output_names=["loss"], opset_version=17, do_constant_folding=False,
-                          training=torch.onnx.TrainingMode.TRAINING)
+        write(module.to(torch_type), sent, path, MODELS[name][3])
     import onnx
-    graph = onnx.load(path, load_external_data=False).graph
-    known = {i.name for i in graph.initializer} | {i.name for i in graph.input}
-    module = made(name)[0].double().train()  # the export has moved running statistics
-    loss, grads = answers(module, {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()})
-    grads = {n: g for n, g in grads.items() if n in known}
-    np_type = np.dtype(dtype)
-    meta = {
-        "tier": "core", "dtype": dtype, "opset": 17, "ops": sorted({n.op_type for n in graph.node}),
-        "inputs": {n: {"key": k, "dtype": str(sent[n].numpy().dtype), "shape": list(sent[n].shape)}
-                   for n, k in arrays(folder, "inputs.npz", {n: x.numpy() for n, x in sent.items()}).items()},
-        "outputs": {n: {"key": k, "dtype": dtype, "shape": [], "tol": tolerance(dtype, abs(loss))}
-                    for n, k in arrays(folder, "expected_outputs.npz", {"loss": loss}).items()},
-        "cotangents": arrays(folder, "cotangents.npz", {"loss": np.ones((), np_type)}),
-        "grads": {n: {"key": k, "dtype": dtype, "shape": list(grads[n].shape),
-                      "kind": "input" if n in sent else "initializer", "optional": False,
-                      "tol": tolerance(dtype, np.abs(grads[n]).max(initial=0))}
-                  for n, k in arrays(folder, "expected_grads.npz", grads).items()},
-    }
-    with open(os.path.join(folder, "meta.json"), "w") as f:
-        json.dump(meta, f, indent=1)
-    unnamed = {n for n, _ in module.named_parameters()} - known
-    return len(graph.node), len(meta["ops"]), unnamed
+    model = onnx.load(path, load_external_data=False)
+    known = {i.name for i in model.graph.initializer} | {i.name for i in model.graph.input}
+    module = made(name)[0].double().train(training)  # the export has moved running statistics
+    loss, grads, vector, slope, products = answers(
+        module, {n: x.double() if x.is_floating_point() else x for n, x in inputs.items()}, known,
+        torch.Generator().manual_seed(3))
+    relative = {"float32": 1e-4, "float64": 1e-8}[dtype]
+    ops = {node.op_type for node in model.graph.node}
+    cases.write(folder, model.SerializeToString(), dtype, next(o.version for o in model.opset_import if not o.domain),
+                ops, {n: x.numpy() for n, x in sent.items()},
+                {"outputs": loss, "grads": grads, "jvp": slope, "hvp": products},
+                {"outputs": relative, "grads": relative, "jvp": 20 * relative, "hvp": 20 * relative},
+                {"cotangents": {"loss": 1.0}, "tangents": vector})
+    return len(model.graph.node), len(ops), {n for n, _ in module.named_parameters()} - known
 
 
 def main():
@@ -443,7 +449,7 @@ def main():
     parser.add_argument("--big", action="store_true")
     args = parser.parse_args()
     done = 0
-    for name, (_, _, big) in MODELS.items():
+    for name, (_, _, big, _) in MODELS.items():
         if args.only not in name or (big and not args.big):
             continue
         for dtype in ("float32",) if big else ("float32", "float64"):

@@ -1,14 +1,15 @@
 #!/usr/bin/python3
 """Runs a folder of outside conformance cases against a gradwire-server over gRPC.
 
-    tests/conformance/run_cases.py DIR [--roads all] [--bin build/dev/bin] [--only SUBSTRING] [--verbose]
+    tests/conformance/run_cases.py DIR [--roads all] [--bin build/dev/bin] [--only SUBSTRING] [--strict] [--verbose]
 
 Each case asks for outputs and gradients (ComputeVjp), J v (ComputeJvp) and H v (ComputeHvp); cases.py says what a
 case holds and judges. With --roads all also for the same numbers by the other rpcs, where the case is small enough:
 the gradient of a scalar (ComputeGradient), cotangents times all rows of the Jacobian (ComputeJacobian, forward and
-reverse) and all columns of the Hessian times v (ComputeHessian). An answer of "not supported" is counted apart from a wrong one. Prints how many passed, were
-wrong and are not supported: by source and tier, by dtype, and by op where not all passed, with the reasons. Ends 0
-if no answer was wrong and no refusal lacked a reason.
+reverse) and all columns of the Hessian times v (ComputeHessian). An answer of "not supported" is counted apart from
+a wrong one. Prints how many passed, were wrong and are not supported: by source and tier, by dtype, and by op where
+not all passed, with the reasons. Ends 0 if no answer was wrong and no refusal lacked a reason; with --strict, if all
+passed.
 """
 import argparse
 import collections
@@ -170,9 +171,9 @@ class Table:
 
 
 def run(args, runner):
-    """The number of wrong answers."""
+    """The number of wrong answers; with --strict, of all that did not pass."""
     tables = [Table("source, tier"), Table("dtype"), Table("op (where not all passed)")]
-    reasons, wrong = collections.Counter(), []
+    reasons, wrong, failing = collections.Counter(), [], VERDICTS[1:] if args.strict else ("wrong",)
     for folder in cases.find(args.dir):
         if args.only not in folder:
             continue
@@ -183,8 +184,8 @@ def run(args, runner):
         tables[1].add(case.meta.get("dtype", "?"), verdict)
         for op in set(case.meta.get("ops", [])):
             tables[2].add(op, verdict)
-        if verdict == "wrong":
-            wrong.append(f"WRONG {name}: {why}")
+        if verdict in failing:
+            wrong.append(f"{verdict.upper()} {name}: {why}")
         if verdict == "unsupported":
             reasons[why.split("; the first: ")[-1][:140]] += 1
         if args.verbose:
@@ -214,6 +215,7 @@ def main():
     parser.add_argument("--server", help="a server that runs; default: one is started")
     parser.add_argument("--only", default="", help="only cases whose path contains this")
     parser.add_argument("--roads", choices=["few", "all"], default="few", help="by which rpcs [few]")
+    parser.add_argument("--strict", action="store_true", help="what is not supported fails as well")
     parser.add_argument("--verbose", action="store_true", help="a line for each case")
     args = parser.parse_args()
     source = os.path.abspath(os.path.join(HERE, "..", ".."))

@@ -49,8 +49,9 @@ class Server:
         ready, _, _ = select.select([self.process.stdout], [], [], READY_SECONDS)
         line = self.process.stdout.readline() if ready else ""
         if not line.startswith(self.PREFIX):
+            ended = self.process.poll()
             self.process.kill()
-            raise AssertionError(f"no ready line, but {line!r}")
+            raise AssertionError(f"no ready line, but {line!r}; the server ended with {ended}")
         self.address = line[len(self.PREFIX):].strip()
 
     def kill(self):

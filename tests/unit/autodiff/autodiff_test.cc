@@ -86,6 +86,23 @@ TEST(WrtTest, AnInputReachedThroughAStepFunctionOnlyGetsZeros) {
   EXPECT_EQ(Compute(gradient, {{"x", Vector({1, -2, 3})}}).at(GradientName("x")), Doubles(3, 0));
 }
 
+TEST(WrtTest, EqualExtremesShareTheDerivative) {
+  const Doubles shares = {0.5, 0.5, 0, 1 / 3.0, 1 / 3.0, 1 / 3.0};
+  for (const double sign : {1, -1}) {
+    GraphBuilder b;
+    const ValueId x = b.Input("x", {DType::kDouble, {2, 3}}, Stage::kPoint);
+    const ValueId top = sign > 0 ? ReduceMax(b, x, {1}, false) : ReduceMin(b, x, {1}, false);
+    b.Output("f", ReduceSum(b, top, {}));
+    const Graph graph = Value(std::move(b).Build());
+    const Tensor at = Tensor::FromVector<double>({2, 3}, {sign, sign, 0, 2, 2, 2});
+    EXPECT_EQ(Compute(Value(Gradient(graph, "f", {"x"})), {{"x", at}}).at(GradientName("x")),
+              shares);
+    const Tensor along = Tensor::FromVector<double>({2, 3}, {1, 3, 9, 3, 6, 0});
+    const auto tangents = Compute(Value(Jvp(graph, {"x"})), {{"x", at}, {TangentName("x"), along}});
+    EXPECT_EQ(tangents.at(TangentName("f")), Doubles{2 + 3}) << sign;
+  }
+}
+
 TEST(WrtTest, TheOutputItselfHasGradientOne) {
   EXPECT_EQ(GradientOfFormula("f = x*x; f", {{"x", 3}}, {"x"}).at("x"), Doubles{6});
   EXPECT_EQ(GradientOfFormula("u = x*x", {{"x", 3}}, {"u"}).at("u"), Doubles{1});

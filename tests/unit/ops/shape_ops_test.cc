@@ -124,6 +124,20 @@ TEST(ConcatTest, NeedsItsAxis) {
             "SHAPE_MISMATCH");
 }
 
+TEST(GatherTest, ItsGradientTakesTheDimensionsOfTheIndices) {
+  for (const Shape& given : {Shape({3, 2}), Shape({4, 2}), Shape({2, 2})}) {
+    GraphBuilder b;
+    const ValueId g = b.Full({DType::kDouble, given}, 1);
+    const ValueId indices = b.Constant(Tensor::FromVector<int64_t>({3}, {0, 4, 0}));
+    const ValueId grad = GatherGrad(b, g, indices, 0, 5);
+    if (given == Shape({3, 2})) {
+      EXPECT_EQ(b.shape(grad), Shape({5, 2}));
+    } else {
+      EXPECT_TRUE(HasReason(b.status(), Reason::kShapeMismatch)) << b.status();
+    }
+  }
+}
+
 TEST(GatherTest, NamesTheIndexThatIsOutside) {
   EXPECT_EQ(OneNode("Gather").Counting({3}).Ints({-1, 0}).Result(), "[2]: 2 0");
   OneNode node("Gather");

@@ -666,7 +666,7 @@ TEST_F(GradientCoreTest, ACheckComparesEveryWrtToManyDigits) {
 TEST_F(GradientCoreTest, ACheckFailsWhereDifferencesDisagree) {
   v1::CheckGradientsResponse reply;
   ASSERT_EQ(Run(&GradientCore::CheckGradients,
-                "model { expression: 'exp(20 * x)' } step: 1" + InputX("", {0}), &reply),
+                "model { expression: 'exp(20 * x)' } step: 1 " + InputX("", {0}), &reply),
             absl::OkStatus());
   EXPECT_FALSE(reply.passed());
   EXPECT_EQ(reply.checks(0).verdict(), v1::GradientCheck::Verdict::DISAGREES);
