@@ -76,6 +76,8 @@ class CommittedCasesTest(unittest.TestCase):
 class Says:
     """A runner that gives every case one verdict."""
 
+    roads = {}
+
     def __init__(self, verdict):
         self.verdict = verdict
 
