@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <map>
 
 #include "absl/strings/str_format.h"
@@ -47,12 +48,13 @@ BENCHMARK_CAPTURE(
     ->Arg(2)
     ->UseRealTime();
 
-// Whether to print profiles, and how they came out: of a benchmark's last, longest run.
+// Whether to print profiles, and how they came out: of a benchmark's last, longest loop. A step's
+// time is the least of all runs: others on the machine can only add to it.
 bool profiles = false;
 std::map<std::string, std::string> profile_of;
 
 // The kernels of a Program by the time they take.
-std::string Profile(const Program& program, const std::vector<double>& step_seconds, int64_t runs) {
+std::string Profile(const Program& program, const std::vector<double>& step_seconds) {
   struct Row {
     std::string kernel;
     int64_t calls = 0;
@@ -63,8 +65,8 @@ std::string Profile(const Program& program, const std::vector<double>& step_seco
   for (size_t i = 0; i < step_seconds.size(); ++i) {
     Row& row = by_kernel[program.DescribeStep(static_cast<int64_t>(i))];
     ++row.calls;
-    row.seconds += step_seconds[i] / static_cast<double>(runs);
-    total += step_seconds[i] / static_cast<double>(runs);
+    row.seconds += step_seconds[i];
+    total += step_seconds[i];
   }
   std::vector<Row> rows;
   for (auto& [kernel, row] : by_kernel) rows.push_back({kernel, row.calls, row.seconds});
@@ -83,11 +85,15 @@ std::string Profile(const Program& program, const std::vector<double>& step_seco
 // finite.
 void RunTraining(benchmark::State& state, Engine& engine, const Training& training) {
   StepRunner runner(engine, training);
-  std::vector<double> step_seconds(static_cast<size_t>(runner.program().cost().steps));
-  for (auto _ : state) runner.Run(profiles ? step_seconds.data() : nullptr);
+  std::vector<double> seconds(static_cast<size_t>(runner.program().cost().steps));
+  std::vector<double> least(seconds.size(), std::numeric_limits<double>::infinity());
+  for (auto _ : state) {
+    runner.Run(profiles ? seconds.data() : nullptr);
+    for (size_t i = 0; profiles && i < least.size(); ++i) least[i] = std::min(least[i], seconds[i]);
+  }
   if (profiles) {
     profile_of[absl::StrCat(training.model.name, ", ", state.range(0), " threads")] =
-        Profile(runner.program(), step_seconds, state.iterations());
+        Profile(runner.program(), least);
   }
   state.counters["steps"] = static_cast<double>(runner.program().cost().steps);
   state.counters["arena_bytes"] = static_cast<double>(runner.program().cost().arena_bytes);

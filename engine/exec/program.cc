@@ -146,7 +146,7 @@ absl::Status Program::Run(const Bindings& bindings, RunContext& context, Stage f
     GW_RETURN_IF_ERROR(step.kernel->Run(pointers, pointers + step.num_in,
                                         arena + step.scratch_offset, plan.threads));
     if (context.step_seconds != nullptr) {
-      context.step_seconds[&step - plan.steps.data()] += absl::ToDoubleSeconds(absl::Now() - start);
+      context.step_seconds[&step - plan.steps.data()] = absl::ToDoubleSeconds(absl::Now() - start);
     }
   }
   if (context.check_finite) {

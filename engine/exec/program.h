@@ -86,8 +86,8 @@ struct RunContext {
   // Fails with NON_FINITE_VALUE, naming the first output that holds a NaN or an infinity, before
   // any state is committed.
   bool check_finite = false;
-  // Where given, the seconds that each step takes are added to element i for line i of Describe();
-  // cost().steps elements.
+  // Where given, cost().steps elements: element i gets the seconds that step i took. Those of steps
+  // that do not run stay as they are.
   double* step_seconds = nullptr;
 };
 
