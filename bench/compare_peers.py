@@ -16,7 +16,9 @@ unless the machine is idle.
 
 Workloads: gradients (seed, mlp_small, mlp_grad, elementwise); training steps on one batch (digits,
 mlp_train_sgd, mlp_train_adam, cnn); the same as whole jobs on a server with shuffled batches, metrics and
-commits (NAME_job), against a loop with shuffled batches and a look at the loss.
+commits (NAME_job), against a loop with shuffled batches and a look at the loss; training steps of whole models
+(resnet18, nanogpt, lstm) with SGD, beside the module that the model was exported from, in eager mode. Of these
+our loss and gradients are first compared with PyTorch's.
 """
 import argparse
 import json
@@ -24,12 +26,16 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = "/usr/bin/python3"  # Debian's, which has PyTorch
+CONFORMANCE = os.path.join(HERE, "..", "tests", "conformance")
 JEMALLOC = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"
 GRADIENTS = ["seed", "mlp_small", "mlp_grad", "elementwise"]
 TRAININGS = ["digits", "mlp_train_sgd", "mlp_train_adam", "cnn"]
+MODELS = {"resnet18": "resnet18_16_8_32", "nanogpt": "nanogpt_2_128_64_8", "lstm": "lstm_64_128_16"}
 SLICE = 0.25  # seconds of one measurement
 
 
@@ -163,6 +169,28 @@ def training_routes(torch, model, whole_loop):
                 yield run
 
 
+def model_routes(torch, name):
+    """One step of training by eager PyTorch of a module of tests/conformance/export_models.py."""
+    sys.path.insert(0, CONFORMANCE)
+    import export_models
+
+    def route(layout, options):
+        module, inputs = export_models.made(name)
+        module = module.float().train().to(memory_format=layout)
+        inputs = [x.float() if x.is_floating_point() else x for x in inputs.values()]
+        inputs = [x.contiguous(memory_format=layout) if x.dim() == 4 else x for x in inputs]
+        stepper = torch.optim.SGD(module.parameters(), lr=1e-2, **options)
+
+        def run():
+            stepper.zero_grad(set_to_none=True)
+            module(*inputs).backward()
+            stepper.step()
+        return run
+
+    layouts = [torch.contiguous_format] + ([torch.channels_last] if "resnet" in name else [])
+    return [route(layout, {"foreach": each}) for layout in layouts for each in (False, True)]
+
+
 def peer_loop(threads):
     """Child process: reads a workload's name a line, answers with the seconds of one call."""
     import torch
@@ -182,6 +210,8 @@ def peer_loop(threads):
     def routes_of(name):
         if name in gradients:
             return gradients[name]()
+        if name in MODELS:
+            return model_routes(torch, MODELS[name])
         base = name.removesuffix("_job")
         return list(training_routes(torch, models[base], base != name))
 
@@ -196,11 +226,40 @@ def peer_loop(threads):
 
 # ---- Ours
 
-def ours(folder, name, threads, env):
+def export(name, folder):
+    """Writes a model with its inputs and answers; returns where."""
+    subprocess.run([PYTHON, os.path.join(CONFORMANCE, "export_models.py"), folder, "--big", "--only", MODELS[name]],
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return os.path.join(folder, "models", MODELS[name] + "_float32")
+
+
+def check_answers(binaries, folder):
+    """Exits where our loss and gradients are not the exported model's: then times would mean nothing."""
+    import numpy as np
+    subprocess.run([os.path.join(binaries, "engine_bench"), "--model=" + folder, "--answers",
+                    "--benchmark_filter=^$"], capture_output=True, check=True)
+    with open(os.path.join(folder, "answers.safetensors"), "rb") as f:
+        content = f.read()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    with open(os.path.join(folder, "meta.json")) as f:
+        meta = json.load(f)
+    wanted = [("loss", "expected_outputs.npz", meta["outputs"]["loss"])]
+    wanted += [("gradwire.gradient." + n, "expected_grads.npz", g) for n, g in meta["grads"].items() if g["kind"] != "input"]
+    for name, file, entry in wanted:
+        begin, end = header[name]["data_offsets"]
+        got = np.frombuffer(content[start + begin:start + end], dtype=entry["dtype"])
+        want = np.load(os.path.join(folder, file))[entry["key"]].ravel()
+        if not np.allclose(got, want, rtol=entry["tol"]["rtol"], atol=entry["tol"]["atol"]):
+            sys.exit(f"{folder}: {name} differs from PyTorch's by {np.abs(got - want).max()}")
+
+
+def ours(folder, name, threads, env, model=None):
     kind = "BM_Gradient" if name in GRADIENTS else "BM_TrainingJob" if name.endswith("_job") else "BM_TrainingStep"
     binary = "jobs_bench" if kind == "BM_TrainingJob" else "engine_bench"
+    row = "model" if model else name.removesuffix("_job")
     out = subprocess.run([os.path.join(folder, binary), "--benchmark_format=json", f"--benchmark_min_time={SLICE}",
-                          f"--benchmark_filter={kind}/{name.removesuffix('_job')}/{threads}/"],
+                          f"--benchmark_filter={kind}/{row}/{threads}/", *(["--model=" + model] if model else [])],
                          capture_output=True, text=True, env=env, check=True)
     run = json.loads(out.stdout)["benchmarks"][0]
     scale = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1}[run["time_unit"]]
@@ -213,7 +272,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", default="1")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default=",".join(GRADIENTS + TRAININGS + [t + "_job" for t in TRAININGS]))
+    parser.add_argument("--only", default=",".join(GRADIENTS + TRAININGS + list(MODELS) + [t + "_job" for t in TRAININGS]))
     parser.add_argument("--bin", default=os.path.join(HERE, "..", "build", "bench", "bin"))
     parser.add_argument("--peer", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -221,10 +280,14 @@ def main():
         return peer_loop(args.peer)
     if not os.path.exists(os.path.join(args.bin, "engine_bench")):
         sys.exit(f"{args.bin}/engine_bench is missing: cmake --preset bench && cmake --build --preset bench")
+    exported = tempfile.TemporaryDirectory()
+    models = {name: export(name, exported.name) for name in args.only.split(",") if name in MODELS}
+    for model in models.values():
+        check_answers(args.bin, model)
     for threads in map(int, args.threads.split(",")):
         env = tuned_environment()
         env.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads), OMP_PROC_BIND="true" if threads > 1 else "false")
-        peer = subprocess.Popen(["/usr/bin/python3", os.path.abspath(__file__), "--peer", str(threads)], env=env,
+        peer = subprocess.Popen([PYTHON, os.path.abspath(__file__), "--peer", str(threads)], env=env,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         hello = peer.stdout.readline().split()
         if not hello:
@@ -234,7 +297,8 @@ def main():
                 continue
             mine, theirs = [], []
             for _ in range(args.rounds):
-                mine.append(ours(args.bin, name, threads, dict(os.environ, OMP_PROC_BIND=env["OMP_PROC_BIND"])))
+                mine.append(ours(args.bin, name, threads, dict(os.environ, OMP_PROC_BIND=env["OMP_PROC_BIND"]),
+                                 models.get(name)))
                 if hello:
                     peer.stdin.write(name + "\n")
                     peer.stdin.flush()

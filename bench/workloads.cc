@@ -6,6 +6,8 @@
 #include <random>
 
 #include "engine/base/status.h"
+#include "engine/io/file.h"
+#include "engine/io/npz.h"
 
 namespace gradwire::bench {
 namespace {
@@ -181,13 +183,41 @@ wide (float[16,64] x, int64[16] t, float[64,)" +
   return {std::move(w), "adam", {{"lr", 1e-4}}, 1600};
 }
 
-Runner::Runner(Engine& engine, const Workload& workload, Computation::Kind kind) {
+Training FromFolder(Engine& engine, const std::string& folder) {
+  Training training{{folder, ModelFormat::kOnnx, {}, {}, {}}, "sgd", {{"lr", 1e-2}}, 0};
+  const absl::Status read = [&]() -> absl::Status {
+    GW_ASSIGN_OR_RETURN(training.model.model, ReadFile(folder + "/model.onnx"));
+    GW_ASSIGN_OR_RETURN(const auto loaded,
+                        engine.LoadModel(ModelFormat::kOnnx, training.model.model, {}));
+    GW_ASSIGN_OR_RETURN(const std::string npz, ReadFile(folder + "/inputs.npz"));
+    GW_ASSIGN_OR_RETURN(auto arrays, ReadNpz(npz));
+    const Model& model = *loaded->model;
+    if (arrays.size() != model.inputs.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "inputs.npz has ", arrays.size(), " arrays, the model ", model.inputs.size(), " inputs"));
+    }
+    const auto name = [&](ModelValue v) { return model.value_names[static_cast<size_t>(v)]; };
+    for (size_t i = 0; i < arrays.size(); ++i) {
+      training.model.inputs.emplace_back(name(model.inputs[i].value), std::move(arrays[i].second));
+    }
+    for (const ModelInitializer& init : model.initializers) {
+      training.model.inputs.emplace_back(name(init.value), Tensor::CopyOf(init.data));
+    }
+    training.model.wrt = TrainableInitializers(model);
+    return absl::OkStatus();
+  }();
+  if (!read.ok()) Die(read);
+  return training;
+}
+
+Runner::Runner(Engine& engine, const Workload& workload, Computation::Kind kind, Mode mode) {
   NamedViews views;
   for (const auto& [name, tensor] : workload.inputs) views[name] = tensor;
   auto model = engine.LoadModel(workload.format, workload.model, views);
   if (!model.ok()) Die(model.status());
   Computation computation;
   computation.kind = kind;
+  computation.mode = mode;
   computation.wrt = workload.wrt;
   auto prepared = engine.Prepare(**model, computation, views);
   if (!prepared.ok()) Die(prepared.status());
@@ -221,6 +251,7 @@ StepRunner::StepRunner(Engine& engine, const Training& training) {
     request.inputs = &views;
     request.outputs = {"loss"};
     request.mode = Mode::kTrain;
+    request.update_states = true;
     GW_ASSIGN_OR_RETURN(const Specialized specialized, Specialize(*model->model, request));
     GW_ASSIGN_OR_RETURN(const Optimizer optimizer,
                         Optimizer::Make(training.optimizer, training.hyper));
@@ -255,9 +286,10 @@ StepRunner::StepRunner(Engine& engine, const Training& training) {
   Run();
 }
 
-void StepRunner::Run() {
+void StepRunner::Run(double* step_seconds) {
   RunContext context;
   context.arena = &arena_;
+  context.step_seconds = step_seconds;
   context.check_finite = true;
   const absl::Status status = program_->Run(bindings_, context);
   if (!status.ok()) Die(status);

@@ -43,6 +43,9 @@ Training MlpTrain(const std::string& optimizer);
 // Two convolutions of 3x3 (32, 64 channels) on 28x28, max pool, 9216-128-10, batch 64, SGD with
 // momentum.
 Training CnnTrain();
+// A model in a folder as tests/conformance/export_models.py writes it: model.onnx, whose only
+// output is a loss, and inputs.npz, the model's inputs in their order. SGD.
+Training FromFolder(Engine& engine, const std::string& folder);
 // Perceptrons of so many parameters, for figures about memory and checkpoints.
 Training WideMlp(int64_t width);
 
@@ -50,9 +53,12 @@ Training WideMlp(int64_t width);
 class Runner {
  public:
   // Aborts with a message where the workload does not compile.
-  Runner(Engine& engine, const Workload& workload, Computation::Kind kind);
+  Runner(Engine& engine, const Workload& workload, Computation::Kind kind,
+         Mode mode = Mode::kAsGraph);
   void Run();
   const Program& program() const { return *program_; }
+  // In the order of the signature.
+  const std::vector<Tensor>& outputs() const { return outputs_; }
 
  private:
   std::shared_ptr<const Program> program_;
@@ -65,7 +71,8 @@ class Runner {
 class StepRunner {
  public:
   StepRunner(Engine& engine, const Training& training);
-  void Run();
+  // `step_seconds` as in RunContext.
+  void Run(double* step_seconds = nullptr);
   const Program& program() const { return *program_; }
 
  private:

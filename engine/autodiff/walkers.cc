@@ -58,22 +58,29 @@ ValueId Accumulate(GraphBuilder& b, ValueId sum, ValueId term) {
 }
 
 // The cotangent of a value while it is summed up. What comes from a Slice of it waits, for windows
-// that complete each other are put together rather than added.
+// that complete each other are put together rather than added; and so do thin products.
 struct Cotangent {
   ValueId sum = kNoValue;
-  Values placed;
+  Values placed, products;
 
   void Take(GraphBuilder& b, ValueId term) {
     if (IsPlaced(b, term)) {
       placed.push_back(term);
+    } else if (IsThinProduct(b, term)) {
+      products.push_back(term);
     } else {
       sum = Accumulate(b, sum, term);
     }
   }
-  bool zero() const { return sum == kNoValue && placed.empty(); }
+  bool zero() const { return sum == kNoValue && placed.empty() && products.empty(); }
   ValueId Total(GraphBuilder& b) {
     sum = Accumulate(b, sum, SumPlaced(b, placed));
     placed.clear();
+    // The walk goes backwards: in the order of the nodes they come from, their factors are put
+    // together as placed ones are, and need not be twice.
+    std::reverse(products.begin(), products.end());
+    sum = Accumulate(b, sum, SumThinProducts(b, products));
+    products.clear();
     return sum;
   }
 };

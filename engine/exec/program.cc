@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 
+#include "absl/time/clock.h"
 #include "engine/base/team.h"
 #include "engine/exec/plan.h"
 
@@ -91,10 +92,14 @@ const Digest& Program::plan_digest() const { return plan_->digest; }
 int Program::threads() const { return plan_->threads; }
 int64_t Program::footprint_bytes() const { return plan_->footprint_bytes; }
 
+std::string Program::DescribeStep(int64_t step) const {
+  return plan_->steps[static_cast<size_t>(step)].kernel->Describe();
+}
+
 std::string Program::Describe() const {
   std::string out;
-  for (size_t i = 0; i < plan_->steps.size(); ++i) {
-    absl::StrAppend(&out, i, ": ", plan_->steps[i].kernel->Describe(), "\n");
+  for (int64_t i = 0; i < plan_->cost.steps; ++i) {
+    absl::StrAppend(&out, i, ": ", DescribeStep(i), "\n");
   }
   return out;
 }
@@ -137,8 +142,12 @@ absl::Status Program::Run(const Bindings& bindings, RunContext& context, Stage f
     if (context.cancel != nullptr) GW_RETURN_IF_ERROR(context.cancel->Poll());
     const Plan::Slot* slots = plan.slots.data() + step.first_slot;
     for (int32_t k = 0; k < step.num_in + step.num_out; ++k) pointers[k] = resolve(slots[k]);
+    const absl::Time start = context.step_seconds != nullptr ? absl::Now() : absl::Time();
     GW_RETURN_IF_ERROR(step.kernel->Run(pointers, pointers + step.num_in,
                                         arena + step.scratch_offset, plan.threads));
+    if (context.step_seconds != nullptr) {
+      context.step_seconds[&step - plan.steps.data()] = absl::ToDoubleSeconds(absl::Now() - start);
+    }
   }
   if (context.check_finite) {
     for (size_t i = 0; i < plan.signature.outputs.size(); ++i) {

@@ -86,6 +86,9 @@ struct RunContext {
   // Fails with NON_FINITE_VALUE, naming the first output that holds a NaN or an infinity, before
   // any state is committed.
   bool check_finite = false;
+  // Where given, cost().steps elements: element i gets the seconds that step i took. Those of steps
+  // that do not run stay as they are.
+  double* step_seconds = nullptr;
 };
 
 class Program {
@@ -101,8 +104,10 @@ class Program {
   int threads() const;
   // What this object holds, for a cache that is bounded in bytes.
   int64_t footprint_bytes() const;
-  // One line a step.
+  // One line a step: its number and its kernel.
   std::string Describe() const;
+  // The kernel of a step, below cost().steps.
+  std::string DescribeStep(int64_t step) const;
 
   // Runs the steps of stage `from` and above; those below must have been run with this arena and
   // these bindings before. Between steps it polls `cancel`; the commit of state is not interrupted.

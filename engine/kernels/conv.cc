@@ -138,7 +138,7 @@ class ColumnsKernel : public ConvKernel<T> {
   // Where a part of x's column matrix lies, and the stride of its rows: a copy in `room`, or x.
   std::pair<const T*, int64_t> ColumnsOf(const T* x, const Part& part, T* room) const {
     if (in_place_) return {x + part.rows.begin * this->points_ + part.points.begin, this->points_};
-    this->loops_.columns(this->c_, part, x, room);
+    this->loops_.columns(this->c_, part, x, Length(part.points), room);
     return {room, Length(part.points)};
   }
 
@@ -252,45 +252,97 @@ class InputGradKernel : public ColumnsKernel<T> {
   const Cut channel_cut_;
 };
 
-// w = sum over the batch of y columns(x)^T: a task makes some columns of one group's kernels.
+// w = sum over the batch of y columns(x)^T: a task makes some columns of one group's kernels. Where
+// outputs have few points, those of several members make one product: as many as kMostDepth holds.
 template <class T>
 class WeightGradKernel : public ColumnsKernel<T> {
  public:
   WeightGradKernel(const PrimitiveCall& call, const Convolution& c)
-      : ColumnsKernel<T>(call, c, "conv weight grad", c.in_channels * c.taps(), kTaskRows) {
-    this->SetTasks(c.groups * this->row_cut_.count, c.out_channels, this->row_cut_.size,
-                   this->point_cut_.size);
+      : ColumnsKernel<T>(call, c, "conv weight grad", c.in_channels * c.taps(), kTaskRows),
+        together_(std::clamp<int64_t>(kMostDepth / this->points_, 1, c.batch)) {
+    if (together_ == 1) {
+      this->SetTasks(Tasks(), c.out_channels, this->row_cut_.size, this->point_cut_.size);
+      return;
+    }
+    const int64_t depth = together_ * this->points_;
+    y_room_ = this->row_cut_.size * depth;
+    product_room_ = y_room_ + c.out_channels * depth;
+    ConvKernel<T>::SetTasks(
+        Tasks(),
+        product_room_ + this->gemm_.ScratchElements(c.out_channels, this->row_cut_.size, depth));
   }
 
  protected:
   void RunTask(int64_t task, const Operands<T>& o, T* room) const override {
     const int64_t group = task / this->row_cut_.count;
     const Range rows = this->row_cut_[task % this->row_cut_.count];
-    for (int64_t n = 0; n < this->c_.batch; ++n) {
-      const int64_t member = n * this->c_.groups + group;
-      for (int64_t p = 0; p < this->point_cut_.count; ++p) {
-        const Range points = this->point_cut_[p];
-        const auto [columns, columns_row] =
-            this->ColumnsOf(o.first + member * this->x_size_, {rows, points}, room);
-        this->Multiply({.m = this->c_.out_channels,
-                        .n = Length(rows),
-                        .k = Length(points),
-                        .a = o.second + member * this->y_size_ + points.begin,
-                        .a_row = this->points_,
-                        .a_col = 1,
-                        .b = columns,
-                        .b_row = 1,
-                        .b_col = columns_row,
-                        .c = o.out + group * this->w_size_ + rows.begin,
-                        .c_row = this->rows_,
-                        .accumulate = n > 0 || p > 0},
-                       room);
-      }
+    for (int64_t n = 0; n < this->c_.batch; n += together_) {
+      const int64_t members = std::min(together_, this->c_.batch - n);
+      together_ == 1 ? AddMember(group, rows, n, o, room)
+                     : AddMembers(group, rows, n, members, o, room);
     }
   }
 
  private:
   static constexpr int64_t kTaskRows = 128;  // few enough for several tasks
+  static constexpr int64_t kMostDepth = 128;
+
+  int64_t Tasks() const { return this->c_.groups * this->row_cut_.count; }
+
+  void AddMember(int64_t group, Range rows, int64_t n, const Operands<T>& o, T* room) const {
+    const int64_t member = n * this->c_.groups + group;
+    for (int64_t p = 0; p < this->point_cut_.count; ++p) {
+      const Range points = this->point_cut_[p];
+      const auto [columns, columns_row] =
+          this->ColumnsOf(o.first + member * this->x_size_, {rows, points}, room);
+      this->Multiply({.m = this->c_.out_channels,
+                      .n = Length(rows),
+                      .k = Length(points),
+                      .a = o.second + member * this->y_size_ + points.begin,
+                      .a_row = this->points_,
+                      .a_col = 1,
+                      .b = columns,
+                      .b_row = 1,
+                      .b_col = columns_row,
+                      .c = o.out + group * this->w_size_ + rows.begin,
+                      .c_row = this->rows_,
+                      .accumulate = n > 0 || p > 0},
+                     room);
+    }
+  }
+
+  // With the columns of `members` members side by side, and their outputs likewise.
+  void AddMembers(int64_t group, Range rows, int64_t n, int64_t members, const Operands<T>& o,
+                  T* room) const {
+    const int64_t depth = members * this->points_, channels = this->c_.out_channels;
+    T* const y = room + y_room_;
+    for (int64_t i = 0; i < members; ++i) {
+      const int64_t member = (n + i) * this->c_.groups + group, at = i * this->points_;
+      this->loops_.columns(this->c_, {rows, {0, this->points_}}, o.first + member * this->x_size_,
+                           depth, room + at);
+      const T* const from = o.second + member * this->y_size_;
+      for (int64_t m = 0; m < channels; ++m) {
+        std::copy_n(from + m * this->points_, this->points_, y + m * depth + at);
+      }
+    }
+    const matmul::Gemm<T> gemm = {.m = channels,
+                                  .n = Length(rows),
+                                  .k = depth,
+                                  .a = y,
+                                  .a_row = depth,
+                                  .a_col = 1,
+                                  .b = room,
+                                  .b_row = 1,
+                                  .b_col = depth,
+                                  .c = o.out + group * this->w_size_ + rows.begin,
+                                  .c_row = this->rows_,
+                                  .accumulate = n > 0};
+    this->gemm_.run(gemm, {0, gemm.m, 0, gemm.n}, room + product_room_);
+  }
+
+  const int64_t together_;  // members of a product
+  int64_t y_room_ = 0;      // elements before the outputs' copy, and before the product's own room
+  int64_t product_room_ = 0;
 };
 
 // ---- In place, row by row of a column matrix that is never made

@@ -148,10 +148,10 @@ HWY_INLINE void AddPiece(T weight, const T* x, int64_t x_step, int64_t n, T* y, 
 }
 
 template <class T>
-void Columns(const Convolution& c, const Part& part, const T* x, T* out) {
+void Columns(const Convolution& c, const Part& part, const T* x, int64_t stride, T* out) {
   const int64_t width = part.points.end - part.points.begin, step = c.window[2].stride;
   Row row(c, part.rows.begin);
-  for (int64_t i = part.rows.begin; i < part.rows.end; ++i, row.Next(), out += width) {
+  for (int64_t i = part.rows.begin; i < part.rows.end; ++i, row.Next(), out += stride) {
     if (row.padded()) std::fill_n(out, width, T{0});
     for (Pieces p(c, row, part.points); p.Next();) {
       CopyPiece(x + p.in, step, p.length, out + p.column);

@@ -25,8 +25,8 @@ struct Part {
 // x is the input of one group of one member, y one channel of its output.
 template <class T>
 struct Loops {
-  // The part, dense.
-  void (*columns)(const Convolution& c, const Part& part, const T* x, T* out);
+  // The part, its rows `stride` apart.
+  void (*columns)(const Convolution& c, const Part& part, const T* x, int64_t stride, T* out);
   // Adds the part to x, each element where it came from: the transpose of `columns`.
   void (*add_columns)(const Convolution& c, const Part& part, const T* columns, T* x);
   // With rows of the column matrix that are not made, each with its weight of one output channel:

@@ -102,6 +102,11 @@ ValueId MatMul(GraphBuilder& b, ValueId x, ValueId y);
 ValueId MatrixTranspose(GraphBuilder& b, ValueId x);
 // (A B)^T as B^T A^T: kNoValue unless x is a MatMul and perm swaps its last two dimensions only.
 ValueId SwapFactors(GraphBuilder& b, ValueId x, const std::vector<int64_t>& perm);
+// True where v is a product of two matrices that have fewer elements together than it has.
+bool IsThinProduct(const GraphBuilder& b, ValueId v);
+// The sum of such products, of one type, as one product: A B + C D = [A C] [B; D]. What the steps
+// of an unrolled loop give to a weight then costs a copy of the factors and no additions.
+ValueId SumThinProducts(GraphBuilder& b, absl::Span<const ValueId> products);
 
 // ---- sum_pool.cc: the sum of each window of [N, C, ...], which "kernel", "strides", "pads" and
 // "dilations" describe (engine/graph/window.h)

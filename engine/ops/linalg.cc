@@ -308,6 +308,29 @@ ValueId SwapFactors(GraphBuilder& b, ValueId x, const std::vector<int64_t>& perm
   return MatMul(b, first, MatrixTranspose(b, lhs));
 }
 
+bool IsThinProduct(const GraphBuilder& b, ValueId v) {
+  const Node* node = b.Producer(v);
+  if (node == nullptr || node->op != &kMatMulOp) return false;
+  const Shape &x = b.shape(b.operands(*node)[0]), &y = b.shape(b.operands(*node)[1]);
+  return x.rank() == 2 && y.rank() == 2 &&
+         SaturatingAdd(x.num_elements(), y.num_elements()) < b.shape(v).num_elements();
+}
+
+ValueId SumThinProducts(GraphBuilder& b, absl::Span<const ValueId> products) {
+  if (!b.ok() || products.empty()) return kNoValue;
+  if (products.size() == 1) return products[0];
+  std::vector<ValueId> lhs, rhs;
+  for (ValueId v : products) {
+    const auto factors = b.operands(*b.Producer(v));
+    rhs.push_back(factors[1]);
+    lhs.push_back(factors[0]);
+  }
+  // Put together by rows: the left factor of a weight's gradient is a transpose.
+  for (ValueId& x : lhs) x = MatrixTranspose(b, x);
+  const ValueId left = MatrixTranspose(b, Concat(b, lhs, 0));
+  return MatMul(b, left, Concat(b, rhs, 0));
+}
+
 ValueId MatrixTranspose(GraphBuilder& b, ValueId x) {
   if (!b.ok()) return kNoValue;
   const int rank = b.shape(x).rank();

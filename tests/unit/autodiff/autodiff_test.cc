@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "engine/engine.h"
@@ -61,6 +62,47 @@ std::map<std::string, Doubles> GradientOfFormula(const std::string& formula,
   std::map<std::string, Doubles> out;
   for (const std::string& w : wrt) out[w] = ToDoubles(bound.Output(GradientName(w)));
   return out;
+}
+
+// ---- Weights that are used again and again -----------------------------------------------------
+
+// sum over i in `uses` of sum(sin(x_i w)) for x_i [rows, 5] and w [5, 7], and its gradient by w.
+Graph GradientOfProducts(int64_t rows, const std::vector<int>& uses) {
+  GraphBuilder b;
+  const ValueId w = b.Input("w", {DType::kDouble, {5, 7}}, Stage::kParameter);
+  ValueId sum = b.Scalar(DType::kDouble, 0);
+  for (int i : uses) {
+    const ValueId x = b.Input(absl::StrCat("x", i), {DType::kDouble, {rows, 5}}, Stage::kPoint);
+    sum = Add(b, sum, ReduceSum(b, Sin(b, MatMul(b, x, w)), {}));
+  }
+  b.Output("f", sum);
+  return Value(Gradient(Value(std::move(b).Build()), "f", {"w"}));
+}
+
+int64_t ProductsOf(const Graph& graph) {
+  return std::count_if(graph.nodes().begin(), graph.nodes().end(),
+                       [](const Node& node) { return node.op->name == "MatMul"; });
+}
+
+TEST(SharedWeightTest, ItsGradientIsTheSumOfThoseOfEachUse) {
+  for (const int64_t rows : {1, 2, 20}) {
+    NamedTensors inputs = {{"w", Random({DType::kDouble, {5, 7}}, 1)}};
+    Doubles sum(35, 0);
+    for (int i = 0; i < 3; ++i) {
+      const std::string x = absl::StrCat("x", i);
+      inputs[x] = Random({DType::kDouble, {rows, 5}}, static_cast<uint32_t>(i) + 2);
+      const auto one = Compute(GradientOfProducts(rows, {i}), {{"w", inputs["w"]}, {x, inputs[x]}});
+      for (size_t k = 0; k < sum.size(); ++k) sum[k] += one.at(GradientName("w"))[k];
+    }
+    const auto all = Compute(GradientOfProducts(rows, {0, 1, 2}), inputs);
+    EXPECT_THAT(all.at(GradientName("w")), testing::Pointwise(testing::DoubleNear(1e-13), sum))
+        << rows << " rows";
+  }
+}
+
+TEST(SharedWeightTest, ItsGradientIsOneProductWhereThoseOfTheUsesAreThin) {
+  EXPECT_EQ(ProductsOf(GradientOfProducts(2, {0, 1, 2})), 3 + 1);
+  EXPECT_EQ(ProductsOf(GradientOfProducts(20, {0, 1, 2})), 3 + 3) << "copies would cost more";
 }
 
 // ---- What is differentiated by -----------------------------------------------------------------

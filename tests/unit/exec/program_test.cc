@@ -299,6 +299,21 @@ TEST(StageTest, CheckedDirectionsRunAgainAreIndependentOfTheirOrder) {
   EXPECT_EQ(shared.Results(Stage::kDirection), fresh);
 }
 
+TEST(ProfileTest, EachStepThatRunsGetsItsTimeAndNoOther) {
+  BoundProgram scaled(ScaledByExp());  // exp at the parameter stage, the product at the point's
+  ASSERT_EQ(scaled.program().cost().steps, 2) << scaled.program().Describe();
+  std::vector<double> seconds(2, -1);
+  scaled.context().step_seconds = seconds.data();
+  const std::vector<Tensor> timed = scaled.Results();
+  EXPECT_THAT(seconds, Each(testing::AllOf(testing::Ge(0), testing::Lt(60))));
+  seconds = {-1, -1};
+  EXPECT_EQ(scaled.Results(Stage::kPoint), timed);
+  EXPECT_EQ(seconds[0], -1);
+  EXPECT_GE(seconds[1], 0);
+  scaled.context().step_seconds = nullptr;
+  EXPECT_EQ(scaled.Results(), timed);
+}
+
 // ---- Determinism -------------------------------------------------------------------------------
 
 TEST(DeterminismTest, EqualPlansGiveEqualBitsWhateverTheArenaHolds) {

@@ -226,6 +226,13 @@ TYPED_TEST(ConvTest, AgreesWithTheDefinitionAcrossBlockBoundaries) {
   CheckAll<TypeParam>(Square(2, 2, 70, 20, 13, 3, 2, 1));
 }
 
+// Members of the batch whose outputs are small share a product in gradients by the weights.
+TYPED_TEST(ConvTest, AgreesWithTheDefinitionForManyMembersOfFewPoints) {
+  CheckAll<TypeParam>(Square(1, 300, 3, 5, 1, 3, 1, 1));        // one point
+  CheckAll<TypeParam>(Square(2, 37, 20, 6, 2, 3, 1, 1, 1, 2));  // six points, 180 rows, groups
+  CheckAll<TypeParam>(Square(2, 11, 4, 4, 4, 1));               // as they lie
+}
+
 TYPED_TEST(ConvTest, PaddingMayBeWiderThanTheKernel) {
   CheckAll<TypeParam>(Square(2, 1, 2, 4, 4, 2, 3, 7));
   CheckAll<TypeParam>(Square(1, 1, 2, 2, 3, 3, 2, 9, 2));
