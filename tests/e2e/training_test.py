@@ -489,7 +489,7 @@ class LossTest(harness.ServerTestCase):
 
 
 # Rpcs that change nothing; of an upload, a chunk that is sent again is compared with what there is.
-READS = r"^(Get|List|Query|Watch|Download|Export|Estimate|Analyze|Evaluate|Compute|Check)|^AppendDataset$"
+READS = r"^(Get|List|Query|Watch|Download|Export|Estimate|Analyze|Evaluate|Compute|Check|StreamCompute)|^AppendDataset$"
 
 
 def services():
