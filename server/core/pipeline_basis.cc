@@ -57,8 +57,8 @@ absl::StatusOr<TensorType> Pipeline::BlockType(const Basis& basis, size_t d, siz
   const TensorType* row = &signature.inputs[basis.directions[d]].type;
   const TensorType* column = &signature.outputs[basis.results[r]].type;
   if (basis.forward) std::swap(row, column);
-  const Dims& leading = ResultType(*row).shape.dims();
-  std::vector<int64_t> dims(leading.begin(), leading.end());
+  const Shape leading = ResultType(*row).shape;
+  std::vector<int64_t> dims(leading.dims().begin(), leading.dims().end());
   dims.insert(dims.end(), column->shape.dims().begin(), column->shape.dims().end());
   GW_ASSIGN_OR_RETURN(Shape shape, Shape::Make(dims));
   return TensorType{column->dtype, std::move(shape)};
