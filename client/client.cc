@@ -149,6 +149,18 @@ absl::StatusOr<ServingStatus> ReadHealthResponse(const grpc::ByteBuffer& respons
   }
 }
 
+// A call of GradientService, in the library's own types.
+template <typename Stub, typename Request, typename Response>
+auto Compute(Stub& stub,
+             grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+             const absl::StatusOr<Request>& request, absl::Duration deadline)
+    -> decltype(ResultOf(Response())) {
+  GW_RETURN_IF_ERROR(request.status());
+  Response response;
+  GW_RETURN_IF_ERROR(Call(stub, method, *request, deadline, &response));
+  return ResultOf(response);
+}
+
 }  // namespace
 
 Client::Client(std::shared_ptr<const Connection> connection) : connection_(std::move(connection)) {}
@@ -162,82 +174,55 @@ const std::string& Client::address() const { return connection_->address; }
 absl::StatusOr<EvaluateResult> Client::Evaluate(const ModelSource& model,
                                                 const NamedTensors& inputs,
                                                 const EvaluateOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::EvaluateRequest request, RequestOf(model, inputs, options));
-  v1::EvaluateResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::Evaluate, request,
-                          options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::Evaluate,
+                 RequestOf(model, inputs, options), options.call.deadline);
 }
 
 absl::StatusOr<GradientResult> Client::Gradient(const ModelSource& model,
                                                 const NamedTensors& inputs,
                                                 const GradientOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::ComputeGradientRequest request, RequestOf(model, inputs, options));
-  v1::ComputeGradientResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeGradient,
-                          request, options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::ComputeGradient,
+                 RequestOf(model, inputs, options), options.call.deadline);
 }
 
 absl::StatusOr<VjpResult> Client::Vjp(const ModelSource& model, const NamedTensors& inputs,
                                       const std::vector<NamedTensors>& cotangents,
                                       const VjpOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::ComputeVjpRequest request,
-                      RequestOf(model, inputs, cotangents, options));
-  v1::ComputeVjpResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeVjp, request,
-                          options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::ComputeVjp,
+                 RequestOf(model, inputs, cotangents, options), options.call.deadline);
 }
 
 absl::StatusOr<JvpResult> Client::Jvp(const ModelSource& model, const NamedTensors& inputs,
                                       const std::vector<NamedTensors>& tangents,
                                       const JvpOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::ComputeJvpRequest request,
-                      RequestOf(model, inputs, tangents, options));
-  v1::ComputeJvpResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeJvp, request,
-                          options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::ComputeJvp,
+                 RequestOf(model, inputs, tangents, options), options.call.deadline);
 }
 
 absl::StatusOr<HvpResult> Client::Hvp(const ModelSource& model, const NamedTensors& inputs,
                                       const std::vector<NamedTensors>& vectors,
                                       const HvpOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::ComputeHvpRequest request,
-                      RequestOf(model, inputs, vectors, options));
-  v1::ComputeHvpResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeHvp, request,
-                          options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::ComputeHvp,
+                 RequestOf(model, inputs, vectors, options), options.call.deadline);
 }
 
 absl::StatusOr<JacobianResult> Client::Jacobian(const ModelSource& model,
                                                 const NamedTensors& inputs,
                                                 const JacobianOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::ComputeJacobianRequest request, RequestOf(model, inputs, options));
-  v1::ComputeJacobianResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeJacobian,
-                          request, options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::ComputeJacobian,
+                 RequestOf(model, inputs, options), options.call.deadline);
 }
 
 absl::StatusOr<HessianResult> Client::Hessian(const ModelSource& model, const NamedTensors& inputs,
                                               const HessianOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::ComputeHessianRequest request, RequestOf(model, inputs, options));
-  v1::ComputeHessianResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::ComputeHessian,
-                          request, options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::ComputeHessian,
+                 RequestOf(model, inputs, options), options.call.deadline);
 }
 
 absl::StatusOr<CheckResult> Client::Check(const ModelSource& model, const NamedTensors& inputs,
                                           const CheckOptions& options) const {
-  GW_ASSIGN_OR_RETURN(const v1::CheckGradientsRequest request, RequestOf(model, inputs, options));
-  v1::CheckGradientsResponse response;
-  GW_RETURN_IF_ERROR(Call(*connection_->gradients, &v1::GradientService::Stub::CheckGradients,
-                          request, options.call.deadline, &response));
-  return ResultOf(response);
+  return Compute(*connection_->gradients, &v1::GradientService::Stub::CheckGradients,
+                 RequestOf(model, inputs, options), options.call.deadline);
 }
 
 absl::StatusOr<GraphAnalysis> Client::Analyze(const ModelSource& model, const NamedTensors& inputs,

@@ -64,16 +64,10 @@ struct Side {
   std::map<std::string, int64_t> begins;
   int64_t size = 0;
 
-  void Add(const std::string& name, absl::Span<const int64_t> shape) {
+  void Add(const std::string& name, const Shape& shape) {
     if (!begins.try_emplace(name, size).second) return;
-    size += ElementsOf(shape);
-    labels.push_back(Printable(name));
-    if (!shape.empty()) absl::StrAppend(&labels.back(), "[", absl::StrJoin(shape, ","), "]");
-  }
-  static int64_t ElementsOf(absl::Span<const int64_t> shape) {
-    int64_t elements = 1;
-    for (const int64_t extent : shape) elements *= extent;
-    return elements;
+    size += shape.num_elements();
+    labels.push_back(absl::StrCat(Printable(name), shape.rank() > 0 ? shape.ToString() : ""));
   }
   std::string ToString() const { return absl::StrJoin(labels, ", "); }
 };
@@ -87,17 +81,17 @@ struct Matrix {
 Matrix MatrixOf(const std::vector<Block>& blocks) {
   Matrix out;
   const auto column_shape = [](const Block& block) {
-    return absl::MakeConstSpan(block.values.shape().dims())
-        .subspan(static_cast<size_t>(block.row_rank));
+    const Dims& dims = block.values.shape().dims();
+    return Shape(Dims(dims.begin() + block.row_rank, dims.end()));
   };
   for (const Block& block : blocks) {
-    out.rows.Add(block.row, absl::MakeConstSpan(block.values.shape().dims())
-                                .first(static_cast<size_t>(block.row_rank)));
+    const Dims& dims = block.values.shape().dims();
+    out.rows.Add(block.row, Shape(Dims(dims.begin(), dims.begin() + block.row_rank)));
     out.columns.Add(block.column, column_shape(block));
   }
   out.values = Tensor(TensorType{DType::kDouble, Shape({out.rows.size, out.columns.size})});
   for (const Block& block : blocks) {
-    const int64_t width = Side::ElementsOf(column_shape(block));
+    const int64_t width = column_shape(block).num_elements();
     double* to = out.values.mutable_data<double>() +
                  out.rows.begins.at(block.row) * out.columns.size +
                  out.columns.begins.at(block.column);

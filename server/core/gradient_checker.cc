@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "engine/base/checked.h"
 #include "engine/base/status.h"
 #include "server/core/gradient_core.h"
 #include "server/core/pipeline.h"
@@ -135,18 +136,19 @@ absl::Status GradientChecker::Start(v1::CheckGradientsResponse* response) {
   *response->mutable_value() = reply.value();
   *response->mutable_info() = reply.info();
   value_ = DoublesOf(reply.value()).at(0);
-  if (gradient_.wrt().empty()) {
-    for (const auto& [name, g] : reply.gradients()) gradient_.add_wrt(name);
-    std::sort(gradient_.mutable_wrt()->begin(), gradient_.mutable_wrt()->end());
+  wrt_.assign(request_.wrt().begin(), request_.wrt().end());
+  if (wrt_.empty()) {
+    for (const auto& [name, g] : reply.gradients()) wrt_.push_back(name);
+    std::sort(wrt_.begin(), wrt_.end());
   }
   v1::EvaluateRequest evaluate;
   SetCommon(&evaluate);
-  *evaluate.mutable_outputs() = gradient_.wrt();
+  evaluate.mutable_outputs()->Assign(wrt_.begin(), wrt_.end());
   // What is only of the loss has the values of its inputs.
   v1::EvaluateResponse values;
   if (request_.has_loss()) {
     evaluate.clear_outputs();
-    for (const std::string& w : gradient_.wrt()) {
+    for (const std::string& w : wrt_) {
       if (!gradient_.inputs().contains(w)) evaluate.add_outputs(w);
     }
     for (const auto& [name, tensor] : reply.gradients()) {
@@ -162,7 +164,7 @@ absl::Status GradientChecker::Start(v1::CheckGradientsResponse* response) {
       (*values.mutable_outputs())[name] = std::move(tensor);
     }
   }
-  for (const std::string& w : gradient_.wrt()) {
+  for (const std::string& w : wrt_) {
     gradients_[w] = DoublesOf(reply.gradients().at(w));
     v1::Tensor& value = (*values.mutable_outputs())[w];
     if (value.data_type() != v1::DOUBLE || value.data().size() != gradients_[w].size() * 8) {
@@ -181,18 +183,18 @@ absl::StatusOr<GradientChecker::Samples> GradientChecker::SampleAlong(const std:
   Samples out;
   out.step =
       (request_.step() > 0 ? request_.step() : kDefaultStep) * std::max(1.0, LargestOf(point));
-  v1::ComputeGradientRequest request = gradient_;
-  request.clear_wrt();
-  request.add_wrt(w);
+  gradient_.clear_wrt();
+  gradient_.add_wrt(w);
   const double steps[] = {out.step, -out.step, out.step / 2, -out.step / 2};
   for (int i = 0; i < 4; ++i) {
     Values moved = point;
     for (size_t j = 0; j < moved.size(); ++j) moved[j] += steps[i] * direction[j];
-    SetDoubles(moved, &request.mutable_inputs()->at(w));
+    SetDoubles(moved, &tensor);
     v1::ComputeGradientResponse reply;
-    GW_RETURN_IF_ERROR(Run(&GradientCore::ComputeGradient, request, &reply));
+    GW_RETURN_IF_ERROR(Run(&GradientCore::ComputeGradient, gradient_, &reply));
     out.at[i] = {DoublesOf(reply.value()).at(0), DoublesOf(reply.gradients().at(w))};
   }
+  SetDoubles(point, &tensor);
   return out;
 }
 
@@ -302,9 +304,12 @@ absl::Status GradientChecker::CheckOne(const std::string& w, v1::GradientCheck* 
 
 absl::Status GradientChecker::Check(v1::CheckGradientsResponse* response) {
   GW_RETURN_IF_ERROR(CheckRequest());
+  // The request with all values of w, and once more for what is compared with it.
+  GW_RETURN_IF_ERROR(call_.memory.Grow(
+      SaturatingMul(static_cast<int64_t>(request_.ByteSizeLong()), 2), "copies of the request"));
   GW_RETURN_IF_ERROR(Start(response));
   bool agrees = true;
-  for (const std::string& w : gradient_.wrt()) {
+  for (const std::string& w : wrt_) {
     v1::GradientCheck* check = response->add_checks();
     GW_RETURN_IF_ERROR(CheckOne(w, check));
     agrees = agrees && check->verdict() != v1::GradientCheck::Verdict::DISAGREES;

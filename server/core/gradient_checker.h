@@ -54,7 +54,9 @@ class GradientChecker {
   GradientCore& core_;
   const v1::CheckGradientsRequest& request_;
   Call& call_;
-  v1::ComputeGradientRequest gradient_;      // with the values of all w among the inputs
+  std::vector<std::string> wrt_;
+  v1::ComputeGradientRequest
+      gradient_;  // by one of them, with the values of all w among the inputs
   std::map<std::string, Values> gradients_;  // at the point
   double value_ = 0;
   double adjoint_error_ = 0;

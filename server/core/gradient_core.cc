@@ -254,38 +254,63 @@ absl::Status GradientCore::CheckGradients(const v1::CheckGradientsRequest& reque
   return GradientChecker(this, request, call).Check(response);
 }
 
-absl::Status GradientCore::StreamCompute(const v1::StreamComputeRequest& request,
-                                         v1::StreamComputeResponse* response, Call& call) {
+namespace {
+
+// The calls that a stream takes: fn(request, method, where the response has its result).
+template <typename Fn>
+auto WithCall(const v1::StreamComputeRequest& request, const Fn& fn) {
   using Request = v1::StreamComputeRequest;
-  response->set_id(request.id());
-  absl::Status status;
+  using Response = v1::StreamComputeResponse;
+  using Core = GradientCore;
   switch (request.call_case()) {
     case Request::kEvaluate:
-      status = Evaluate(request.evaluate(), response->mutable_evaluate(), call);
-      break;
+      return fn(request.evaluate(), &Core::Evaluate, &Response::mutable_evaluate);
     case Request::kComputeGradient:
-      status =
-          ComputeGradient(request.compute_gradient(), response->mutable_compute_gradient(), call);
-      break;
+      return fn(request.compute_gradient(), &Core::ComputeGradient,
+                &Response::mutable_compute_gradient);
     case Request::kComputeVjp:
-      status = ComputeVjp(request.compute_vjp(), response->mutable_compute_vjp(), call);
-      break;
+      return fn(request.compute_vjp(), &Core::ComputeVjp, &Response::mutable_compute_vjp);
     case Request::kComputeJvp:
-      status = ComputeJvp(request.compute_jvp(), response->mutable_compute_jvp(), call);
-      break;
+      return fn(request.compute_jvp(), &Core::ComputeJvp, &Response::mutable_compute_jvp);
     case Request::kComputeHvp:
-      status = ComputeHvp(request.compute_hvp(), response->mutable_compute_hvp(), call);
-      break;
+      return fn(request.compute_hvp(), &Core::ComputeHvp, &Response::mutable_compute_hvp);
     case Request::kComputeJacobian:
-      status =
-          ComputeJacobian(request.compute_jacobian(), response->mutable_compute_jacobian(), call);
-      break;
+      return fn(request.compute_jacobian(), &Core::ComputeJacobian,
+                &Response::mutable_compute_jacobian);
     case Request::kComputeHessian:
-      status = ComputeHessian(request.compute_hessian(), response->mutable_compute_hessian(), call);
-      break;
+      return fn(request.compute_hessian(), &Core::ComputeHessian,
+                &Response::mutable_compute_hessian);
     case Request::CALL_NOT_SET:
-      status = Error(Reason::kInvalidSpec, "call: got none that this server has");
+      break;
   }
+  return fn();
+}
+
+template <typename... Fns>
+struct Overloaded : Fns... {
+  using Fns::operator()...;
+};
+template <typename... Fns>
+Overloaded(Fns...) -> Overloaded<Fns...>;
+
+}  // namespace
+
+bool GradientCore::IsQuick(const v1::StreamComputeRequest& request, Call& call) const {
+  return WithCall(request, Overloaded{[&](const auto& of, auto, auto) { return IsQuick(of, call); },
+                                      [] { return false; }});
+}
+
+absl::Status GradientCore::StreamCompute(const v1::StreamComputeRequest& request,
+                                         v1::StreamComputeResponse* response, Call& call) {
+  response->set_id(request.id());
+  const absl::Status status =
+      WithCall(request, Overloaded{[&](const auto& of, auto method, auto result) {
+                                     return (this->*method)(of, (response->*result)(), call);
+                                   },
+                                   []() -> absl::Status {
+                                     return Error(Reason::kInvalidSpec,
+                                                  "call: got none that this server has");
+                                   }});
   if (!status.ok()) Refuse(request, status, response);
   return absl::OkStatus();
 }

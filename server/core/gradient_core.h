@@ -64,6 +64,7 @@ class GradientCore {
     call.quick_key = QuickKey(request);
     return call.quick_key != 0 && quick_calls_.Contains(call.quick_key);
   }
+  bool IsQuick(const v1::StreamComputeRequest& request, Call& call) const;
 
  private:
   // Runs `fn` behind the one guard against exceptions, then remembers whether the call was quick.

@@ -117,6 +117,14 @@ void Pipeline::AddSharedCotangents(const v1::TensorMap& cotangents) {
   Decode(cotangents.tensors(), "cotangents", &shared_cotangents_);
 }
 
+std::string Pipeline::NameOfDirection(size_t input) const {
+  absl::string_view name = prepared_.program->signature().inputs[input].name;
+  if (!absl::ConsumePrefix(&name, NamePrefixes().cotangent)) {
+    absl::ConsumePrefix(&name, NamePrefixes().tangent);
+  }
+  return std::string(name);
+}
+
 absl::string_view Pipeline::VectorPrefix() const {
   return vectors_.field == "cotangents" ? NamePrefixes().cotangent : NamePrefixes().tangent;
 }
@@ -308,6 +316,7 @@ absl::Status Pipeline::Prepare(Computation computation) {
                  "decides a shape or a branch, so that not all points can be computed alike");
   }
   GW_RETURN_IF_ERROR(problems.ToStatus());
+  stage_of_points_ = StageOfPoints();
   outputs_.clear();
   ListOutputs();
   return absl::OkStatus();
@@ -459,14 +468,15 @@ absl::StatusOr<const void*> Pipeline::BindInput(const SignatureEntry& entry, int
   if (entry.name == kSeedInput) return static_cast<const void*>(seed_);
   absl::string_view name = entry.name;
   const bool is_cotangent = absl::ConsumePrefix(&name, NamePrefixes().cotangent);
-  for (const NamedViews* views : {is_cotangent ? &shared_cotangents_ : &point_views_, &inputs_}) {
-    const auto given = views->find(name);
-    if (given != views->end()) {
-      const TensorView view = PointOf(given->second, entry.type, point);
-      return BindView(entry, &view);
-    }
-    if (is_cotangent) return BindView(entry, nullptr);
+  const NamedViews& views = is_cotangent      ? shared_cotangents_
+                            : HasPoints(name) ? point_views_
+                                              : inputs_;
+  const auto given = views.find(name);
+  if (given != views.end()) {
+    const TensorView view = PointOf(given->second, entry.type, point);
+    return BindView(entry, &view);
   }
+  if (is_cotangent) return BindView(entry, nullptr);
   const TensorView* view = FindInitializer(name);
   if (view == nullptr) {
     return absl::InternalError(absl::StrCat("no value for the program's input ", entry.name));
@@ -506,9 +516,8 @@ absl::Status Pipeline::BindInputs(int64_t point, Bindings* bindings) {
   return absl::OkStatus();
 }
 
-// The earliest stage that has to run for a point.
-Stage Pipeline::FirstStageOf(int64_t point) const {
-  if (point == 0) return Stage::kConstant;
+// The earliest stage that has to run for another point.
+Stage Pipeline::StageOfPoints() const {
   Stage first = shared_cotangents_.empty() ? Stage::kDirection : Stage::kPoint;
   for (const SignatureEntry& entry : prepared_.program->signature().inputs) {
     if (HasPoints(entry.name)) first = std::min(first, entry.stage);
@@ -593,30 +602,41 @@ absl::Status Pipeline::Run(Route route, v1::ComputeInfo* info) {
   GW_RETURN_IF_ERROR(problems.ToStatus());
   GW_RETURN_IF_ERROR(Admit());
 
-  const Program& program = *prepared_.program;
-  const CpuGate::Claim claim(call_.gate, program.threads());
+  return RunPoints(
+      route, info, [this](int64_t point, Bindings* bindings, RunContext& context) -> absl::Status {
+        for (Turn turn{point}; turn.vector < num_vectors(); ++turn.vector) {
+          GW_RETURN_IF_ERROR(BindVector(turn, bindings));
+          BindOutputs(turn, bindings);
+          GW_RETURN_IF_ERROR(RunProgram(*bindings, context,
+                                        turn.vector > 0 ? Stage::kDirection : FirstStageOf(point)));
+          CopySharedResults(turn);
+        }
+        return absl::OkStatus();
+      });
+}
+
+absl::Status Pipeline::RunPoints(Route route, v1::ComputeInfo* info, RunPoint run_point) {
+  const CpuGate::Claim claim(call_.gate, prepared_.program->threads());
   RunContext context = {.arena = call_.workspace->arena(),
                         .cancel = call_.cancel,
                         .check_finite = parts_.options->check_finite()};
   Bindings bindings;
   StartResults(route);
   const absl::Time start = absl::Now();
-  for (Turn turn; turn.point < points_; ++turn.point) {
-    GW_RETURN_IF_ERROR(BindInputs(turn.point, &bindings));
-    for (turn.vector = 0; turn.vector < num_vectors(); ++turn.vector) {
-      GW_RETURN_IF_ERROR(BindVector(turn, &bindings));
-      BindOutputs(turn, &bindings);
-      GW_RETURN_IF_ERROR(program.Run(
-          bindings, context, turn.vector > 0 ? Stage::kDirection : FirstStageOf(turn.point)));
-      CopySharedResults(turn);
-    }
-    AddCotangentSum(turn.point);
+  for (int64_t point = 0; point < points_; ++point) {
+    GW_RETURN_IF_ERROR(BindInputs(point, &bindings));
+    GW_RETURN_IF_ERROR(run_point(point, &bindings, context));
+    AddCotangentSum(point);
   }
-  runs_ = SaturatingMul(points_, num_vectors());
   call_.compute_time = absl::Now() - start;
   if (readable()) MakeReplyReadable();
   FillInfo(info);
   return absl::OkStatus();
+}
+
+absl::Status Pipeline::RunProgram(const Bindings& bindings, RunContext& context, Stage from) {
+  ++runs_;
+  return prepared_.program->Run(bindings, context, from);
 }
 
 void Pipeline::AddCotangentSum(int64_t point) {

@@ -134,8 +134,11 @@ class Pipeline {
     std::vector<size_t> directions;  // into the program's inputs
     std::vector<size_t> results;     // into outputs_
     bool forward = false;
+    int64_t largest_bytes = 0;        // of a direction
     std::vector<v1::Tensor*> blocks;  // [direction][result]
   };
+  // Computes one point, its inputs being bound.
+  using RunPoint = absl::FunctionRef<absl::Status(int64_t point, Bindings*, RunContext&)>;
   // A run of the program: point by point, and for each vector by vector.
   struct Turn {
     int64_t point = 0;
@@ -155,15 +158,20 @@ class Pipeline {
   absl::StatusOr<TensorType> BlockType(const Basis& basis, size_t d, size_t r) const;
   absl::Status AdmitBasis(const Basis& basis);
   absl::Status StartBlocks(AddBlock add_block, Basis* basis);
-  absl::Status RunDirections(const Basis& basis, int64_t point, Bindings* bindings,
+  absl::Status RunDirections(const Basis& basis, int64_t point, Tensor& unit, Bindings* bindings,
                              RunContext& context);
+  absl::Status RunPoints(Route route, v1::ComputeInfo* info, RunPoint run_point);
+  absl::Status RunProgram(const Bindings& bindings, RunContext& context, Stage from);
   absl::Status FindPoints();
   absl::StatusOr<std::vector<std::string>> NamesWithRows() const;
   bool HasPoints(absl::string_view name) const { return point_views_.contains(name); }
   TensorView PointOf(const TensorView& view, const TensorType& type, int64_t point) const;
   TensorType ResultType(const TensorType& type) const;
   absl::Status BindInputs(int64_t point, Bindings* bindings);
-  Stage FirstStageOf(int64_t point) const;
+  Stage StageOfPoints() const;
+  Stage FirstStageOf(int64_t point) const {
+    return point == 0 ? Stage::kConstant : stage_of_points_;
+  }
   absl::StatusOr<const void*> BindInput(const SignatureEntry& entry, int64_t point);
   absl::StatusOr<const void*> BindView(const SignatureEntry& entry, const TensorView* view);
   absl::Status BindVector(Turn turn, Bindings* bindings);
@@ -197,7 +205,8 @@ class Pipeline {
   std::shared_ptr<const LoadedModel> loaded_;
   Prepared prepared_;
   absl::Duration prepare_time_;
-  int64_t runs_ = 1;  // of the direction stage
+  Stage stage_of_points_ = Stage::kConstant;
+  int64_t runs_ = 0;  // of the direction stage
 
   std::vector<Output> outputs_;
   std::vector<Tensor> hidden_;          // by output; those that are hidden

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "engine/base/checked.h"
 #include "proto/codec/tensor_codec.h"
 #include "server/core/pipeline.h"
@@ -30,19 +29,13 @@ void CopyColumn(const TensorView& column, int64_t index, int64_t width, DType dt
 
 }  // namespace
 
-std::string Pipeline::NameOfDirection(size_t input) const {
-  absl::string_view name = prepared_.program->signature().inputs[input].name;
-  for (const std::string& prefix : {CotangentName(""), TangentName("")}) {
-    if (absl::ConsumePrefix(&name, prefix)) break;
-  }
-  return std::string(name);
-}
-
 Pipeline::Basis Pipeline::ListBasis() const {
   Basis basis;
   const auto& inputs = prepared_.program->signature().inputs;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].stage == Stage::kDirection) basis.directions.push_back(i);
+    if (inputs[i].stage != Stage::kDirection) continue;
+    basis.directions.push_back(i);
+    basis.largest_bytes = std::max(basis.largest_bytes, inputs[i].type.bytes());
   }
   for (size_t i = 0; i < outputs_.size(); ++i) {
     if (!outputs_[i].per_vector) continue;
@@ -66,7 +59,7 @@ absl::StatusOr<TensorType> Pipeline::BlockType(const Basis& basis, size_t d, siz
 
 absl::Status Pipeline::AdmitBasis(const Basis& basis) {
   const auto& signature = prepared_.program->signature();
-  int64_t reply = 0, buffers = 0, largest = 0;
+  int64_t reply = 0, buffers = 0;
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const auto& [dtype, shape] = signature.outputs[i].type;
     // Of a result of each direction: room for one.
@@ -77,7 +70,6 @@ absl::Status Pipeline::AdmitBasis(const Basis& basis) {
   }
   for (const size_t d : basis.directions) {
     const TensorType& direction = signature.inputs[d].type;
-    largest = std::max(largest, direction.bytes());
     const std::string name = NameOfDirection(d);
     for (const size_t r : basis.results) {
       const TensorType& result = signature.outputs[r].type;
@@ -91,8 +83,8 @@ absl::Status Pipeline::AdmitBasis(const Basis& basis) {
   }
   // A block that no memory could hold is told as what it is.
   GW_RETURN_IF_ERROR(CheckReplyBytes(reply));
-  return AdmitBytes(reply, SaturatingAdd(buffers, largest),
-                    std::max(largest, LargestAbsentVector()));
+  return AdmitBytes(reply, SaturatingAdd(buffers, basis.largest_bytes),
+                    std::max(basis.largest_bytes, LargestAbsentVector()));
 }
 
 absl::Status Pipeline::StartBlocks(AddBlock add_block, Basis* basis) {
@@ -118,24 +110,18 @@ absl::Status Pipeline::StartBlocks(AddBlock add_block, Basis* basis) {
   return absl::OkStatus();
 }
 
-absl::Status Pipeline::RunDirections(const Basis& basis, int64_t point, Bindings* bindings,
-                                     RunContext& context) {
-  const Program& program = *prepared_.program;
-  const auto& signature = program.signature();
+// `unit` is zero, and so it is left.
+absl::Status Pipeline::RunDirections(const Basis& basis, int64_t point, Tensor& unit,
+                                     Bindings* bindings, RunContext& context) {
+  const auto& signature = prepared_.program->signature();
   const size_t num_results = basis.results.size();
   GW_ASSIGN_OR_RETURN(const void* const zeros, BindView({}, nullptr));
-  int64_t largest = 0;
-  for (const size_t d : basis.directions) {
-    largest = std::max(largest, signature.inputs[d].type.bytes());
-    bindings->inputs[d] = zeros;
-  }
-  GW_ASSIGN_OR_RETURN(Tensor unit, Tensor::Make({DType::kUint8, Shape({largest})}));
+  for (const size_t d : basis.directions) bindings->inputs[d] = zeros;
   Stage from = FirstStageOf(point);
   bool has_run = false;
   const auto run = [&]() -> absl::Status {
-    ++runs_;
     has_run = true;
-    return program.Run(*bindings, context, std::exchange(from, Stage::kDirection));
+    return RunProgram(*bindings, context, std::exchange(from, Stage::kDirection));
   };
   for (size_t d = 0; d < basis.directions.size(); ++d) {
     const TensorType& type = signature.inputs[basis.directions[d]].type;
@@ -173,28 +159,19 @@ absl::Status Pipeline::RunBasis(AddBlock add_block, Route route, v1::ComputeInfo
   GW_RETURN_IF_ERROR(AdmitBasis(basis));
   GW_RETURN_IF_ERROR(StartBlocks(add_block, &basis));
 
-  const CpuGate::Claim claim(call_.gate, prepared_.program->threads());
-  RunContext context = {.arena = call_.workspace->arena(),
-                        .cancel = call_.cancel,
-                        .check_finite = parts_.options->check_finite()};
-  Bindings bindings;
   for (const size_t r : basis.results) outputs_[r].hidden = true;  // it goes into blocks
-  StartResults(route);
-  runs_ = 0;
-  const absl::Time start = absl::Now();
-  for (Turn turn; turn.point < points_; ++turn.point) {
-    GW_RETURN_IF_ERROR(BindInputs(turn.point, &bindings));
-    BindOutputs(turn, &bindings);
-    GW_RETURN_IF_ERROR(RunDirections(basis, turn.point, &bindings, context));
-    CopySharedResults(turn);
-    AddCotangentSum(turn.point);
-  }
-  call_.compute_time = absl::Now() - start;
+  GW_ASSIGN_OR_RETURN(Tensor unit, Tensor::Make({DType::kUint8, Shape({basis.largest_bytes})}));
+  GW_RETURN_IF_ERROR(RunPoints(
+      route, info, [&](int64_t point, Bindings* bindings, RunContext& context) -> absl::Status {
+        const Turn turn{point};
+        BindOutputs(turn, bindings);
+        GW_RETURN_IF_ERROR(RunDirections(basis, point, unit, bindings, context));
+        CopySharedResults(turn);
+        return absl::OkStatus();
+      }));
   if (readable()) {
     for (v1::Tensor* block : basis.blocks) codec::MakeReadable(block);
-    MakeReplyReadable();
   }
-  FillInfo(info);
   return absl::OkStatus();
 }
 

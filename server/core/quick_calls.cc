@@ -87,27 +87,5 @@ uint64_t QuickKey(const v1::ComputeHessianRequest& request) {
                Key(request.cotangents().tensors()), Key(request.wrt()));
 }
 uint64_t QuickKey(const v1::CheckGradientsRequest&) { return 0; }
-uint64_t QuickKey(const v1::StreamComputeRequest& request) {
-  using Request = v1::StreamComputeRequest;
-  switch (request.call_case()) {
-    case Request::kEvaluate:
-      return QuickKey(request.evaluate());
-    case Request::kComputeGradient:
-      return QuickKey(request.compute_gradient());
-    case Request::kComputeVjp:
-      return QuickKey(request.compute_vjp());
-    case Request::kComputeJvp:
-      return QuickKey(request.compute_jvp());
-    case Request::kComputeHvp:
-      return QuickKey(request.compute_hvp());
-    case Request::kComputeJacobian:
-      return QuickKey(request.compute_jacobian());
-    case Request::kComputeHessian:
-      return QuickKey(request.compute_hessian());
-    case Request::CALL_NOT_SET:
-      return 0;
-  }
-  return 0;
-}
 
 }  // namespace gradwire::server

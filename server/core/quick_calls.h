@@ -42,7 +42,6 @@ uint64_t QuickKey(const v1::ComputeHvpRequest& request);
 uint64_t QuickKey(const v1::ComputeJacobianRequest& request);
 uint64_t QuickKey(const v1::ComputeHessianRequest& request);
 uint64_t QuickKey(const v1::CheckGradientsRequest& request);  // never quick
-uint64_t QuickKey(const v1::StreamComputeRequest& request);
 
 }  // namespace gradwire::server
 

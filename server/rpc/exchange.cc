@@ -8,8 +8,6 @@ namespace {
 
 // What an exchange takes of the budget as long as it is open: so their number is bounded.
 constexpr int64_t kOpenExchangeBytes = 64 << 10;
-// Larger requests are computed by a worker in any case.
-constexpr int64_t kSmallRequestBytes = 16 << 10;
 
 }  // namespace
 
@@ -52,7 +50,7 @@ absl::Status ExchangeCall::Take() {
   shell_.CountRequest(bytes);
   server::Reservation memory(shell_.environment().admission);
   GW_RETURN_IF_ERROR(memory.Grow(bytes, "a message of the stream"));
-  GW_ASSIGN_OR_RETURN(std::unique_ptr<Item> item, Parse(&incoming_));
+  GW_ASSIGN_OR_RETURN(const std::shared_ptr<Item> item, Parse(&incoming_));
   incoming_.Clear();
   item->call.cancel = &shell_.cancel();
   item->call.memory = std::move(memory);
@@ -63,19 +61,18 @@ absl::Status ExchangeCall::Take() {
   }
   if (bytes < kSmallRequestBytes && item->IsQuick()) {
     RunItem(*item, WorkspaceOfThisThread(), nullptr);
-    Complete(std::move(item));
+    Complete(*item);
     return absl::OkStatus();
   }
   server::Workers& workers = *shell_.environment().workers;
-  auto shared = std::make_shared<std::unique_ptr<Item>>(std::move(item));
   // Not a call of its own to the queue: how many there are of a stream is bounded.
-  const bool queued = workers.Resume([this, shared, &workers](server::Workspace& workspace) {
-    RunItem(**shared, workspace, workers.gate());
-    Complete(std::move(*shared));
+  const bool queued = workers.Resume([this, item, &workers](server::Workspace& workspace) {
+    RunItem(*item, workspace, workers.gate());
+    Complete(*item);
   });
   if (queued) return absl::OkStatus();
-  (*shared)->Refuse(Draining());
-  Complete(std::move(*shared));
+  item->Refuse(Draining());
+  Complete(*item);
   return absl::OkStatus();
 }
 
@@ -94,16 +91,15 @@ void ExchangeCall::RunItem(Item& item, server::Workspace& workspace, server::Cpu
 }
 
 // The call may be gone after it, unless this is a reaction of gRPC.
-void ExchangeCall::Complete(std::unique_ptr<Item> item) {
+void ExchangeCall::Complete(Item& item) {
   const std::shared_ptr<Link> link = link_;
   Answer answer;
-  absl::Status status = shell_.Serialize(item->response(), &answer.bytes);
+  absl::Status status = shell_.Serialize(item.response(), &answer.bytes);
   if (!status.ok()) {
-    item->Refuse(status);
-    status = shell_.Serialize(item->response(), &answer.bytes);
+    item.Refuse(status);
+    status = shell_.Serialize(item.response(), &answer.bytes);
   }
-  answer.memory = std::move(item->call.memory);
-  item.reset();
+  answer.memory = std::move(item.call.memory);
   bool finish;
   {
     absl::MutexLock lock(&link->mutex);

@@ -50,7 +50,7 @@ class ExchangeCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
     server::Call call;
   };
-  virtual absl::StatusOr<std::unique_ptr<Item>> Parse(grpc::ByteBuffer* message) = 0;
+  virtual absl::StatusOr<std::shared_ptr<Item>> Parse(grpc::ByteBuffer* message) = 0;
 
  private:
   // Outlives the call: an unlock must not touch a call that is gone.
@@ -65,7 +65,7 @@ class ExchangeCall : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   absl::Status Take();
   void RunItem(Item& item, server::Workspace& workspace, server::CpuGate* gate);
-  void Complete(std::unique_ptr<Item> item);
+  void Complete(Item& item);
   void Fail(const absl::Status& status);
   // Starts what can be started. True where the caller of it has to finish the rpc, as the last
   // thing it does with it.
@@ -124,8 +124,8 @@ class TypedExchange final : public ExchangeCall {
     Response response_;
   };
 
-  absl::StatusOr<std::unique_ptr<Item>> Parse(grpc::ByteBuffer* message) override {
-    auto item = std::make_unique<TypedItem>(this);
+  absl::StatusOr<std::shared_ptr<Item>> Parse(grpc::ByteBuffer* message) override {
+    auto item = std::make_shared<TypedItem>(this);
     GW_RETURN_IF_ERROR(rpc::Parse(message, item->request()));
     return item;
   }

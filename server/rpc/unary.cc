@@ -6,9 +6,6 @@
 namespace gradwire::rpc {
 namespace {
 
-// Larger requests are left to a worker unread.
-constexpr int64_t kSmallRequestBytes = 16 << 10;
-
 google::protobuf::ArenaOptions WithBlock(char* block, size_t bytes) {
   google::protobuf::ArenaOptions options;
   options.initial_block = block;

@@ -20,6 +20,9 @@
 
 namespace gradwire::rpc {
 
+// Larger requests are left to a worker.
+inline constexpr int64_t kSmallRequestBytes = 16 << 10;
+
 // For quick calls on threads of gRPC.
 server::Workspace& WorkspaceOfThisThread();
 

@@ -68,11 +68,14 @@ class Runner:
         except self.grpc.RpcError as e:
             raise Refused(e.code().name, self.harness.reason_of(e), e.details()) from None
 
+    def common(self, case):
+        return {"model": self.model.Model(onnx=case.model),
+                "inputs": {n: self.tensor(case.inputs[n], t["dtype"]) for n, t in case.meta["inputs"].items()}}
+
     def answers(self, case):
         """{kind: {name: array}} of what the case asks for."""
         m, pb, out = case.meta, self.pb, {}
-        common = {"model": self.model.Model(onnx=case.model),
-                  "inputs": {n: self.tensor(case.inputs[n], t["dtype"]) for n, t in m["inputs"].items()}}
+        common = self.common(case)
         cotangents = self.tensors.TensorMap(tensors={
             n: self.tensor(np.asarray(a, m["outputs"][n]["dtype"]), m["outputs"][n]["dtype"])
             for n, a in case.cotangents.items()})
@@ -97,8 +100,7 @@ class Runner:
     def other_roads(self, case):
         """[(road, kind, {name: array})] of the same numbers, asked for in other ways."""
         m, pb, out = case.meta, self.pb, []
-        common = {"model": self.model.Model(onnx=case.model),
-                  "inputs": {n: self.tensor(case.inputs[n], t["dtype"]) for n, t in m["inputs"].items()}}
+        common = self.common(case)
         wrt, cotangents = list(m.get("grads", {})), case.cotangents
         width = sum(case.expected["grads"][n].size for n in wrt)
         height = sum(a.size for a in cotangents.values())
