@@ -1,6 +1,7 @@
 """How the server starts and ends."""
 import array
 import re
+import time
 import unittest
 
 import grpc
@@ -30,9 +31,13 @@ class LifecycleTest(unittest.TestCase):
         with grpc.insecure_channel(server.address) as channel:
             stub = gradient_service_pb2_grpc.GradientServiceStub(channel)
             grpc.channel_ready_future(channel).result(timeout=30)
+            # A fast machine is through in the time that a slow one needs to begin: so one call says how long.
+            start = time.monotonic()
+            stub.Evaluate(slow_request(), timeout=240)
+            took = time.monotonic() - start
             call = stub.Evaluate.future(slow_request(), timeout=240)
             with self.assertRaises(grpc.FutureTimeoutError):
-                call.result(timeout=0.3)
+                call.result(timeout=took / 3)
             server.terminate()
             reply = call.result(timeout=240)
         self.assertIn("f", reply.outputs)
